@@ -1,0 +1,1 @@
+"""The engine: runs any flow of stages over one log. Knows no Livestorm and no Salesforce."""

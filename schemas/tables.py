@@ -1,0 +1,79 @@
+"""Rows of the compacted tables. A row says an id, or why there is none, so that nobody waits for what won't come."""
+
+import msgspec
+
+from schemas.messages import Cause
+
+
+class EventRow(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Table `events`, key: Livestorm's event id."""
+
+    id: str
+    title: str
+    updated_at: int = 0
+    """Unix s, Livestorm's."""
+    language: str = ""
+    fields: tuple[str, ...] = ()
+    """Ids of the form's fields."""
+
+
+class SessionRow(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Table `sessions`, key: Livestorm's session id. All times Unix s, 0: not set."""
+
+    id: str
+    workspace: str
+    event: str
+    status: str
+    """upcoming, live, on_demand, past, past_not_started, canceled, draft."""
+    timezone: str = "UTC"
+    name: str = ""
+    estimated_started_at: int = 0
+    started_at: int = 0
+    ended_at: int = 0
+    canceled_at: int = 0
+    updated_at: int = 0
+    breakout: bool = False
+    """A breakout room: no session of its own."""
+    past: bool = False
+    """It ended before its workspace was connected: it makes no Campaign."""
+
+
+class CampaignRow(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Table `campaigns`, key: `<org>|<session id>`. Exactly one of `campaign` and `why` is set."""
+
+    campaign: str = ""
+    """The Campaign's Id, 18 characters."""
+    why: Cause | None = None
+    """Why there is none: past, breakout_room, or refused in the org's words."""
+    version: int = 1
+    statuses: tuple[str, ...] = ()
+    """Labels that the Campaign has, as read back."""
+    workspace: str = ""
+    at: int = 0
+    """Unix ms of this row."""
+
+
+class AccountRow(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Table `accounts`, key: `<org>|<folded company>`. Exactly one of `account` and `why` is set."""
+
+    account: str = ""
+    why: Cause | None = None
+    version: int = 1
+    at: int = 0
+
+
+class LaneRow(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Table `lanes`, key: `<stage>|<partition>|<lane>`: what the commit's metadata has no room for."""
+
+    lane: str
+    """`org:ID`, `org:ID/workspace:ID`, …, `…/email:<hash>`; `group` in the row that says that the group has committed."""
+    state: str
+    since: int
+    """Unix ms."""
+    oldest_at: int
+    """Unix ms: the record's time at the cursor."""
+    waiting: int = 0
+    at_least: bool = False
+    cause: str = ""
+    next_try_at: int = 0
+    mend: str = ""
