@@ -20,7 +20,7 @@ REPLAY: Final = "replay"
 class Message:
     """One message of a batch. Read-only for steps."""
 
-    __slots__ = ("event", "happened_at", "id", "key", "kind", "lanes", "org", "received_at", "record", "replay", "schema", "session", "tries", "urgent", "waited_since_ms", "workspace")
+    __slots__ = ("event", "happened_at", "held_since_ms", "hold_creates_until_ms", "id", "key", "kind", "lanes", "org", "received_at", "record", "replay", "schema", "session", "tries", "urgent", "waited_since_ms", "workspace")
 
     def __init__(self, record: Record) -> None:
         headers = dict(record.headers)
@@ -42,6 +42,10 @@ class Message:
         """How often a step was run with this message before, in this worker."""
         self.waited_since_ms = 0
         """Unix ms since when it waits for a row; 0: it does not."""
+        self.held_since_ms = 0
+        """Unix ms since when this worker has held the partition."""
+        self.hold_creates_until_ms = 0
+        """Not 0: an owner before may still have a create of this message under way; until then (Unix ms) nothing without a unique key is created."""
         self.lanes: tuple[str, ...] = ()
         """Names of its lanes, wide to narrow; the whole is its order key."""
         self.urgent = False

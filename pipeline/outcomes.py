@@ -1,7 +1,7 @@
 """What a step decides for a message. Values; the engine acts on them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from pipeline.messages import Message
@@ -61,6 +61,8 @@ class Retry:
 
     after_seconds: float
     cause: Cause
+    free: bool = False
+    """Not the message's fault: does not count as a try."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,10 +97,20 @@ class Block:
 Outcome = Emit | Drop | Reject | Retry | Wait | Block
 
 
-class Step(Protocol):
-    """Decides. A batch is of one org, no two messages in it exclude each other, and each gets exactly one outcome, in order."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages of one org, no two of which exclude each other."""
 
-    async def __call__(self, batch: Sequence[Message]) -> Sequence[Outcome]: ...
+    org: str
+    messages: Sequence[Message]
+    guard: Callable[[], None]
+    """To be called just before a write goes out, also from a worker thread; raises LeaseLost where a partition of the batch is no longer this worker's."""
+
+
+class Step(Protocol):
+    """Decides: exactly one outcome for each message of the batch, in the order of the messages."""
+
+    async def __call__(self, batch: Batch) -> Sequence[Outcome]: ...
 
 
 class Table(Protocol):
