@@ -104,3 +104,10 @@ class Trouble:
     """record (this record is wrong) · org (its setup is wrong: the lane waits) · transient · token · look (look again, the world changed)."""
     cause: Cause
     retry_after_seconds: float | None = None
+    """Shortest time until the next try; None leaves it to the back-off."""
+    leave_out: tuple[str, ...] = ()
+    """Fields without which the rest of the record can be written (as the org named them); never Email."""
+    org_rule: bool = False
+    """Of kind record, but a rule of the org's own refused it: where that hits nearly all of a run, it is the org's lane that waits."""
+    known: bool = True
+    """False: a code that the table does not have; taken for the record's fault and counted."""
