@@ -1,0 +1,295 @@
+"""The ledger of one assigned partition: which messages are unfinished, which lane each belongs to, and what a commit may say.
+
+Pure: no clock, no Kafka, no step. It lives as long as its assignment. Four things make up its state: `main`, the next offset that live
+reading takes; `unfinished`, the messages held in memory; `lagging`, per lane the offset from which its messages were not taken yet; and
+the finished offsets that a lane could come back to. A message belongs to the narrowest lagging lane that covers it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
+from typing import Final, Generic, TypeVar
+
+from pipeline.lanes import BUCKET_BYTES, ORG_BYTES, LaneKey, wider
+from pipeline.metadata import Cursor, Encoded, Progress, encode
+
+T = TypeVar("T")
+
+REMEMBERED_FINISHED: Final = 50_000
+"""How many finished offsets that may be met again are remembered; beyond it a lane may repeat some of them."""
+
+
+class Verdict(Enum):
+    """What becomes of a message that was read."""
+
+    TAKE = "take"
+    """Work on it now."""
+    PASS = "pass"
+    """It belongs to a lagging lane: passed over, counted, not kept."""
+    DONE = "done"
+    """It was finished before, or is held already."""
+
+
+class Lag:
+    """One lagging lane. Only `read`, `following` and the counts are the ledger's; the rest says why, for people and for the sweep."""
+
+    __slots__ = ("at_least", "cause", "following", "key", "mend", "name", "oldest_ms", "passed", "read", "since_ms", "state", "wake")
+
+    def __init__(self, key: LaneKey, read: int, oldest_ms: int) -> None:
+        self.key = key
+        self.read = read
+        """The first offset whose message of this lane was not taken yet."""
+        self.following = False
+        """It has met the main cursor: its new messages are taken live; it stands only until its old ones are finished."""
+        self.oldest_ms = oldest_ms
+        self.passed = 0
+        """Messages passed over since it began to lag and not taken since."""
+        self.at_least = False
+        """`passed` is a lower bound: the lane came out of a commit."""
+        self.name = ""
+        self.state = "restored"
+        self.since_ms = 0
+        self.cause = ""
+        self.mend = ""
+        self.wake: Callable[[], bool] | None = None
+        """For a lane that waits: whether what it waits for has come."""
+
+
+class Held(Generic[T]):
+    """One unfinished message in memory."""
+
+    __slots__ = ("body", "key", "offset", "timestamp_ms")
+
+    def __init__(self, offset: int, key: LaneKey, timestamp_ms: int, body: T) -> None:
+        self.offset, self.key, self.timestamp_ms, self.body = offset, key, timestamp_ms, body
+
+
+class Ledger(Generic[T]):
+    """See the module. `T` is whatever the engine hangs on a message."""
+
+    def __init__(self, main: int, progress: Progress | None = None, *, remembered: int = REMEMBERED_FINISHED) -> None:
+        self.main = main
+        self.unfinished: dict[int, Held[T]] = {}
+        self.lagging: dict[LaneKey, Lag] = {}
+        self.forgotten = 0
+        """Finished offsets that could not be remembered: so many a lane may repeat."""
+        self.changes = 0
+        """Counts every change of what a commit would say."""
+        self.controls_seen = progress.controls_seen if progress else 0
+        self._finished: dict[LaneKey, dict[int, LaneKey]] = {}
+        self._finished_count = 0
+        self._remembered = remembered
+        for key, cursor in (progress.cursors if progress else {}).items():
+            lag = self.lagging[key] = Lag(key, cursor.offset, cursor.oldest_ms)
+            lag.at_least = True
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def owner(self, key: LaneKey) -> Lag | None:
+        """The narrowest lagging lane that covers a message (or lane) of this key."""
+        lagging = self.lagging
+        if not lagging:
+            return None
+        length = len(key)
+        while length > 0:
+            lag = lagging.get(key[:length])
+            if lag is not None:
+                return lag
+            length = length - 4 if length > ORG_BYTES else BUCKET_BYTES if length == ORG_BYTES else 0
+        return None
+
+    def live(self, offset: int, key: LaneKey, timestamp_ms: int, *, urgent: bool = False) -> Verdict:
+        """The main cursor reads `offset`; on TAKE the caller holds it next. Offsets come upwards; gaps are gone for good.
+
+        An `urgent` message is taken though its lane lags; the lane will not take it again.
+        """
+        if offset < self.main:
+            return Verdict.DONE
+        self.main = offset + 1
+        self.changes += 1
+        lag = self.owner(key)
+        if lag is None:
+            return Verdict.TAKE
+        if offset < lag.read:
+            # A restored lane whose first unfinished message lies beyond the committed offset.
+            return Verdict.DONE
+        if lag.following or urgent:
+            return Verdict.TAKE
+        if not lag.passed and not lag.at_least:
+            lag.oldest_ms = timestamp_ms
+        lag.passed += 1
+        return Verdict.PASS
+
+    def skip_to(self, offset: int) -> None:
+        """The main cursor goes on at `offset`: what lay between is gone from the log."""
+        self.main = max(self.main, offset)
+        self.changes += 1
+
+    def sweep(self, offset: int, key: LaneKey, timestamp_ms: int, active: Mapping[LaneKey, Lag]) -> Verdict:
+        """The sweep reads `offset`, below the main cursor, for the `active` lanes. TAKE: the caller holds it next, or calls `step_back`."""
+        lag = self.owner(key)
+        if lag is None or lag.following or lag.key not in active or offset < lag.read:
+            return Verdict.PASS
+        lag.read = offset + 1
+        lag.oldest_ms = timestamp_ms
+        self.changes += 1
+        if offset in self.unfinished or self._was_finished(offset, key):
+            return Verdict.DONE
+        lag.passed = max(0, lag.passed - 1)
+        return Verdict.TAKE
+
+    def step_back(self, lag: Lag, offset: int) -> None:
+        """A message that the sweep took could not be held after all: the lane goes on there later."""
+        lag.read = min(lag.read, offset)
+        lag.passed += 1
+        self.changes += 1
+
+    def swept(self, lag: Lag, offset: int) -> None:
+        """Nothing of `lag` is left below `offset` that was not taken. At the main cursor the lane follows."""
+        lag.read = max(lag.read, min(offset, self.main))
+        if lag.read >= self.main:
+            lag.following, lag.passed, lag.at_least, lag.wake = True, 0, False, None
+        self.changes += 1
+
+    # -- holding ----------------------------------------------------------------------------------
+
+    def hold(self, offset: int, key: LaneKey, timestamp_ms: int, body: T) -> Held[T]:
+        """Keeps a taken message until it is finished or released."""
+        held = self.unfinished[offset] = Held(offset, key, timestamp_ms, body)
+        return held
+
+    def finish(self, offset: int) -> None:
+        """All outputs of the message are acknowledged. Raises KeyError for a message that is not held: a step backwards is a bug."""
+        held = self.unfinished.pop(offset)
+        self.changes += 1
+        # Cheap and on the safe side: `tidy` asks exactly.
+        if self.lagging or (self.unfinished and next(iter(self.unfinished)) < offset):
+            if self._finished_count >= self._remembered:
+                self.forgotten += 1
+                return
+            self._finished.setdefault(held.key[:ORG_BYTES], {})[offset] = held.key
+            self._finished_count += 1
+
+    def release(self, offset: int, lane: LaneKey) -> Lag:
+        """Gives a held message back to the log: `lane`, or a narrower one that lags already, covers it from its offset on."""
+        held = self.unfinished.pop(offset)
+        self.changes += 1
+        lag = self.owner(held.key)
+        if lag is None or len(lag.key) < len(lane):
+            lag = self.lag(lane, offset, held.timestamp_ms)
+        elif lag.following:
+            self._restart(lag, offset, held.timestamp_ms)
+        if offset < lag.read:
+            lag.read = offset
+            lag.oldest_ms = min(lag.oldest_ms, held.timestamp_ms)
+        lag.passed += 1
+        return lag
+
+    def lag(self, lane: LaneKey, read: int, oldest_ms: int) -> Lag:
+        """The lane lags from `read` on, if it does not yet from a lower offset."""
+        lag = self.lagging.get(lane)
+        if lag is None:
+            lag = self.lagging[lane] = Lag(lane, read, oldest_ms)
+        elif lag.following:
+            self._restart(lag, read, oldest_ms)
+        elif read < lag.read:
+            lag.read, lag.oldest_ms = read, min(lag.oldest_ms, oldest_ms)
+        self.changes += 1
+        return lag
+
+    @staticmethod
+    def _restart(lag: Lag, read: int, oldest_ms: int) -> None:
+        lag.following, lag.read, lag.oldest_ms, lag.passed = False, read, oldest_ms, 0
+
+    def _was_finished(self, offset: int, key: LaneKey) -> bool:
+        return offset in self._finished.get(key[:ORG_BYTES], ())
+
+    def _may_return(self, offset: int, key: LaneKey, lowest_held: int) -> bool:
+        """Whether a lane could read this finished message again: one covers it and stands below, or could be made to."""
+        return lowest_held < offset or any(not lag.following and lag.read <= offset for lag in self._covering(key))
+
+    def _covering(self, key: LaneKey) -> Iterator[Lag]:
+        for above in wider(key):
+            lag = self.lagging.get(above)
+            if lag is not None:
+                yield lag
+
+    # -- committing -------------------------------------------------------------------------------
+
+    def tidy(self) -> None:
+        """Lets go of lanes that have caught up and have nothing left, and of finished offsets that no lane can come back to."""
+        held = self._lowest_held()
+        floor = self._lowest_free(held)
+        for key, lag in list(self.lagging.items()):
+            if lag.following and lag.read <= self.main and not self._wider_lags(lag):
+                own = held.get(key)
+                if own is None or own.offset >= floor:
+                    del self.lagging[key]
+                    self.changes += 1
+        lowest: dict[LaneKey, int] = {}
+        for offset, entry in self.unfinished.items():
+            org = entry.key[:ORG_BYTES]
+            lowest[org] = min(lowest.get(org, offset), offset)
+        for org in list(self._finished):
+            finished = self._finished[org]
+            reach = lowest.get(org, self.main)
+            kept = {offset: key for offset, key in finished.items() if self._may_return(offset, key, reach)}
+            self._finished_count -= len(finished) - len(kept)
+            if kept:
+                self._finished[org] = kept
+            else:
+                del self._finished[org]
+
+    def _wider_lags(self, lag: Lag) -> bool:
+        """Whether a wider lane still lags: it would take this lane's messages again if this one were forgotten."""
+        return any(other is not lag and not other.following for other in self._covering(lag.key))
+
+    def commit(self, *, drained: bool = False, replays: tuple[int, ...] = ()) -> Encoded:
+        """What may be committed now: every unfinished message is at or above the offset, or at or above the cursor of its lane."""
+        held = self._lowest_held()
+        offset = self._lowest_free(held)
+        cursors: dict[LaneKey, Cursor] = {}
+        for key, lag in self.lagging.items():
+            own = held.get(key)
+            if lag.following and lag.read <= self.main:
+                if own is not None:
+                    cursors[key] = own
+                elif self._wider_lags(lag):
+                    cursors[key] = Cursor(self.main, lag.oldest_ms)
+            elif own is not None and own.offset < lag.read:
+                cursors[key] = own
+            else:
+                cursors[key] = Cursor(lag.read, lag.oldest_ms)
+        return encode(offset, Progress(cursors, drained, self.controls_seen, replays))
+
+    def _lowest_held(self) -> dict[LaneKey | None, Cursor]:
+        """Per lagging lane (None: no lane) the lowest offset held in memory."""
+        lowest: dict[LaneKey | None, Cursor] = {}
+        for held in self.unfinished.values():
+            lag = self.owner(held.key)
+            key = None if lag is None else lag.key
+            known = lowest.get(key)
+            if known is None or held.offset < known.offset:
+                lowest[key] = Cursor(held.offset, held.timestamp_ms)
+        return lowest
+
+    def _lowest_free(self, held: Mapping[LaneKey | None, Cursor]) -> int:
+        free = held.get(None)
+        return self.main if free is None else min(self.main, free.offset)
+
+    # -- telling ----------------------------------------------------------------------------------
+
+    def covered_by(self, lane: LaneKey) -> list[Held[T]]:
+        """The messages held in memory that `lane` covers."""
+        return [held for held in self.unfinished.values() if held.key.startswith(lane)]
+
+    def oldest_ms(self) -> int:
+        """Time of the oldest unfinished message's record, Unix ms; 0: everything read is finished."""
+        times: Iterable[int] = (
+            *(held.timestamp_ms for held in self.unfinished.values()),
+            *(lag.oldest_ms for lag in self.lagging.values() if not lag.following and (lag.passed or lag.at_least)),
+        )
+        return min(times, default=0)
+
+    def waiting(self) -> int:
+        """How many messages below the main cursor are unfinished."""
+        return len(self.unfinished) + sum(lag.passed for lag in self.lagging.values())
