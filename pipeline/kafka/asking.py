@@ -1,0 +1,83 @@
+"""How a question to Kafka ends: an answer, or an error of ours within a deadline. Never lets an error of the client out."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Final, TypeVar
+
+from aiokafka import errors
+
+from pipeline.errors import CommitRefused, TransportError
+
+T = TypeVar("T")
+
+NOT_OURS: Final = (
+    errors.CommitFailedError,
+    errors.IllegalGenerationError,
+    errors.UnknownMemberIdError,
+    errors.RebalanceInProgressError,
+    errors.IllegalStateError,
+)
+"""What says that the group went on without this member; IllegalStateError: the partition is not assigned."""
+
+FENCED_INSTANCE_ID: Final = 82
+"""Kafka's error code where a static member was replaced; aiokafka 0.14 has no class for it."""
+
+FIRST_PAUSE_SECONDS: Final = 0.05
+LONGEST_PAUSE_SECONDS: Final = 1.0
+
+
+def quieten(logger: logging.Logger) -> None:
+    """Client chatter below warning is dropped; its errors are raised here anyhow, where they matter."""
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.WARNING)
+
+
+def translated(what: str, error: BaseException) -> TransportError:
+    """An error of the client as one of ours."""
+    if isinstance(error, TransportError):
+        return error
+    if isinstance(error, NOT_OURS) or getattr(error, "errno", None) == FENCED_INSTANCE_ID:
+        return CommitRefused(f"{what}: {error}")
+    retryable = bool(getattr(error, "retriable", False)) or isinstance(error, (OSError, TimeoutError, errors.KafkaTimeoutError))
+    return TransportError(f"{what}: {type(error).__name__}: {error}", retryable=retryable)
+
+
+@contextlib.contextmanager
+def translating(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (errors.KafkaError, OSError) as error:
+        raise translated(what, error) from error
+
+
+@contextlib.asynccontextmanager
+async def within(seconds: float, what: str) -> AsyncIterator[None]:
+    """Ends with an answer or a TransportError within `seconds`."""
+    deadline = asyncio.timeout(seconds)
+    try:
+        async with deadline:
+            with translating(what):
+                yield
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise
+        raise TransportError(f"{what}: no answer within {seconds:g} s") from error
+
+
+async def answered(ask: Callable[[], Awaitable[T]], seconds: float, what: str) -> T:
+    """Asks until there is an answer, an error that asking again does not mend, or `seconds` have passed."""
+    pause = FIRST_PAUSE_SECONDS
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + seconds
+    while True:
+        try:
+            async with within(max(0.001, ends - loop.time()), what):
+                return await ask()
+        except TransportError as error:
+            if not error.retryable or loop.time() + pause >= ends:
+                raise
+        await asyncio.sleep(pause * (0.5 + random.random()))
+        pause = min(LONGEST_PAUSE_SECONDS, pause * 2)

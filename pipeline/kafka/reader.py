@@ -1,0 +1,135 @@
+"""A group-less reader of any partitions from any place, over aiokafka: tables, sweeps, looking. Never commits."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition, errors
+
+from pipeline.errors import OffsetOutOfRange, TransportError
+from pipeline.kafka.asking import translated, within
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.settings import KafkaSettings
+from pipeline.records import Record
+
+log = structlog.get_logger()
+
+
+class KafkaReader:
+    """Implements `pipeline.transport.Reader`."""
+
+    def __init__(self, settings: KafkaSettings, cluster: KafkaCluster, max_bytes: int) -> None:
+        self._settings = settings
+        self._cluster = cluster
+        self._max_bytes = max_bytes
+        self._consumer: Any = None
+        self._positions: dict[TopicPartition, int] = {}
+        self._known: set[str] = set()
+        self._assignment = 0
+        self._poll: asyncio.Task[dict[Any, list[Any]]] | None = None
+        self._poll_of = 0
+        """The assignment that the poll under way was begun with."""
+        self._reassigned = asyncio.Event()
+
+    async def start(self) -> None:
+        self._consumer = AIOKafkaConsumer(
+            **self._settings.connection(),
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            request_timeout_ms=self._settings.request_timeout_ms,
+            fetch_max_wait_ms=self._settings.fetch_max_wait_ms,
+            fetch_max_bytes=self._max_bytes,
+            max_partition_fetch_bytes=self._max_bytes,
+        )
+        async with within(self._settings.connect_timeout_seconds, "starting a reader"):
+            await self._consumer.start()
+        self._apply()
+
+    async def stop(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is None:
+            return
+        async with within(self._settings.close_timeout_seconds, "stopping a reader"):
+            await consumer.stop()
+        poll, self._poll = self._poll, None
+        if poll is not None:
+            poll.cancel()
+            await asyncio.wait({poll})
+            if not poll.cancelled() and (error := poll.exception()) is not None:
+                log.debug("poll ended with the reader", error=repr(error))
+
+    def assign(self, positions: Mapping[tuple[str, int], int]) -> None:
+        self._positions = {
+            TopicPartition(self._settings.topic(topic), partition): offset for (topic, partition), offset in positions.items()
+        }
+        self._assignment += 1
+        self._reassigned.set()
+        if self._consumer is not None:
+            self._apply()
+
+    async def fetch(self, timeout_seconds: float, max_records: int) -> Sequence[Record]:
+        consumer = self._started()
+        await self._check_topics()
+        self._reassigned.clear()
+        if self._poll is None:
+            poll = consumer.getmany(timeout_ms=max(1, int(timeout_seconds * 1000)), max_records=max_records)
+            self._poll, self._poll_of = asyncio.create_task(poll, name="poll of a reader"), self._assignment
+        change = asyncio.create_task(self._reassigned.wait())
+        try:
+            await asyncio.wait({self._poll, change}, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            change.cancel()
+        if not self._poll.done():
+            return ()
+        finished, self._poll = self._poll, None
+        return await self._records(finished) if self._poll_of == self._assignment else self._dropped(finished)
+
+    def position(self, topic: str, partition: int) -> int:
+        tp = TopicPartition(self._settings.topic(topic), partition)
+        if tp not in self._positions:
+            raise TransportError(f"{tp.topic}/{partition} is not assigned to this reader", retryable=False)
+        return self._positions[tp]
+
+    def _apply(self) -> None:
+        self._consumer.assign(list(self._positions))
+        for tp, offset in self._positions.items():
+            # Before the fetcher has had a step: it would look for a place by itself.
+            self._consumer.seek(tp, offset)
+
+    async def _check_topics(self) -> None:
+        for name in {tp.topic for tp in self._positions} - self._known:
+            await self._cluster.partitions(self._settings.logical(name))
+            self._known.add(name)
+
+    async def _records(self, poll: asyncio.Task[dict[Any, list[Any]]]) -> list[Record]:
+        try:
+            polled = poll.result()
+        except errors.OffsetOutOfRangeError as error:
+            tp, offset = next(iter(error.args[0].items()))
+            raise OffsetOutOfRange(self._settings.logical(tp.topic), tp.partition, offset) from error
+        except errors.KafkaError as error:
+            raise translated("reading", error) from error
+        for tp in self._positions:
+            # Past what compaction has taken away and past control records, which only the client sees. Never waits: every position is set.
+            self._positions[tp] = await self._consumer.position(tp)
+        logical = {tp: self._settings.logical(tp.topic) for tp in polled}
+        return [
+            Record(logical[tp], tp.partition, row.offset, row.timestamp, row.key, row.value, row.headers)
+            for tp, rows in polled.items()
+            for row in rows
+        ]
+
+    def _dropped(self, poll: asyncio.Task[dict[Any, list[Any]]]) -> Sequence[Record]:
+        """What was read for an assignment that has been replaced."""
+        if (error := poll.exception()) is not None:
+            log.debug("a poll of an earlier assignment failed", error=repr(error))
+        elif self._positions:
+            # Where the same partition is assigned again, the poll may have moved it on.
+            self._apply()
+        return ()
+
+    def _started(self) -> Any:
+        if self._consumer is None:
+            raise TransportError("the reader is not started", retryable=False)
+        return self._consumer
