@@ -122,6 +122,10 @@ class Session(msgspec.Struct, kw_only=True, omit_defaults=True, tag="session", t
     received_at: int
     dead_version: int = 0
     """Not 0: whoever sent this found that the Campaign of this version of the row is gone."""
+    title: str = ""
+    """The event's title, as the row of `events` had it when this was made."""
+    updated_at: int = 0
+    """Unix s: the row of `sessions` that this speaks of, or a later one; a reader whose table has an older row waits for it."""
     trail: tuple[Written, ...] = ()
 
 

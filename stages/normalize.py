@@ -1,0 +1,414 @@
+"""normalize: Livestorm's shape to ours. Says who is not for Salesforce, keeps the rows of `events` and `sessions`; calls no Salesforce."""
+
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, Protocol, TypeVar
+
+import anyio
+import msgspec
+import structlog
+
+from pipeline import messages
+from pipeline.messages import Message
+from pipeline.outcomes import Batch, Block, Drop, Emit, Out, Outcome, Reject, Retry, Table, Wait
+from schemas import livestorm
+from schemas.messages import SCHEMA, Cause, Received, Registration, Session, Written
+from schemas.settings import Workspace
+from schemas.tables import EventRow, SessionRow
+from stages.livestorm import attributes, sessions, webhook
+from stages.livestorm.errors import LivestormError
+from stages.rows import EVENTS, SESSIONS, WORKSPACES, Rows
+
+log = structlog.get_logger()
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+STAGE: Final = "normalize"
+TOLD: Final = "session.told"
+"""Trigger of a session's second message: its row is written, and its event is waited for."""
+
+_WORKSPACE_WAIT_SECONDS: Final = 60.0
+"""Settings that were applied a moment ago may not have reached this worker yet."""
+_ASK_AGAIN_SECONDS: Final = 60.0
+"""A row that is waited for is asked for at most this often by one worker."""
+_REMEMBERED: Final = 50_000
+
+
+class Ask(Protocol):
+    """Livestorm's REST API, for what webhooks did not tell. Raises LivestormError; None: Livestorm has no such thing (404)."""
+
+    async def session(self, workspace: Workspace, session: str) -> livestorm.Resource[livestorm.Session] | None: ...
+
+    async def event(self, workspace: Workspace, event: str) -> livestorm.Resource[livestorm.Event] | None: ...
+
+
+class Normalize:
+    """The step. `session_wait_seconds`: longest wait for a session or event that nobody has told of; `clock`: Unix seconds."""
+
+    def __init__(
+        self,
+        workspaces: Table,
+        events: Table,
+        sessions: Table,
+        *,
+        ask: Ask | None = None,
+        session_wait_seconds: float = 86_400.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._workspaces = Rows(WORKSPACES, workspaces, Workspace)
+        self._events = Rows(EVENTS, events, EventRow)
+        self._sessions = Rows(SESSIONS, sessions, SessionRow)
+        self._ask = ask
+        self._wait_seconds = session_wait_seconds
+        self._clock = clock
+        self._asked: dict[str, float] = {}
+
+    async def __call__(self, batch: Batch) -> Sequence[Outcome]:
+        outcomes: list[Outcome | None] = [None] * len(batch.messages)
+        async with anyio.create_task_group() as asking:
+            for place, message in enumerate(batch.messages):
+                decided = self._decide(message)
+                if isinstance(decided, Coroutine):
+                    asking.start_soon(self._settle, outcomes, place, decided)
+                else:
+                    outcomes[place] = decided
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def _settle(self, outcomes: list[Outcome | None], place: int, asking: Coroutine[Any, Any, Outcome]) -> None:
+        outcomes[place] = await asking
+
+    def _decide(self, message: Message) -> Outcome | Coroutine[Any, Any, Outcome]:
+        try:
+            received = _RECEIVED.decode(message.value)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return Reject((Cause("unreadable", f"The record of `received` can't be read: {error}", (), _UPDATE_HINT),))
+        try:
+            return self._workspace(message, received)
+        except webhook.Refused as refused:
+            return Reject((refused.cause,))
+
+    def _workspace(self, message: Message, received: Received) -> Outcome | Coroutine[Any, Any, Outcome]:
+        try:
+            workspace = self._workspaces.get(received.workspace)
+        except _BAD_ROW as error:
+            hint = f"turnout settings apply FILE writes the row of {received.workspace} anew"
+            return _blocked(message, Cause("unreadable_row", f"The row of workspace {received.workspace} can't be read: {error}", (), hint))
+        if workspace is None:
+            cause = Cause(
+                "unknown_workspace",
+                f"There are no settings for workspace {received.workspace}",
+                (),
+                "Apply its settings, then retry the message.",
+            )
+            return Wait("workspaces", received.workspace, None, cause, longest_seconds=_WORKSPACE_WAIT_SECONDS)
+        if workspace.paused:
+            return _blocked(message, Cause("paused", f"Workspace {workspace.id} is paused", (), f"turnout workspace resume {workspace.id}"))
+        if received.trigger == webhook.WANTED:
+            return self._wanted(message, received, workspace)
+        if received.trigger == TOLD:
+            return self._told(message, received, workspace)
+        match webhook.kind_of(received.trigger):
+            case "registration":
+                return self._registration(message, received, workspace)
+            case "session":
+                return self._session(message, received, workspace, _read(received, _SESSION))
+            case "event":
+                return self._event(received, workspace, _read(received, _EVENT))
+            case None:
+                return Drop("unknown_event")
+
+    # Registrations
+
+    def _registration(self, message: Message, received: Received, workspace: Workspace) -> Outcome:
+        if reason := closed(workspace):
+            return Drop(reason)
+        told = _read(received, _PERSON)
+        person: livestorm.Person = told.attributes
+        if reason := stranger(person):
+            return Drop(reason)
+        address = attributes.address_of(person)
+        if address is None:
+            return Reject((_NO_EMAIL,))
+        if attributes.is_invented(address):
+            return Drop("invented_address")
+        detail = person.registrant_detail
+        if detail is None or not detail.session_id:
+            return Reject((_NO_SESSION,))
+        session = _readable(self._sessions, detail.session_id)
+        if session is None:
+            return self._wait_for_session(received, detail.session_id, detail.event_id or "")
+        if reason := sessions.closed(session, workspace):
+            return Drop(reason)
+        event_id = session.event or detail.event_id or ""
+        event = _readable(self._events, event_id)
+        if event is None and maps_event(workspace):
+            return self._wait_for_event(received, session.id, event_id)
+        return self._registered(message, received, told, address, session, event)
+
+    def _registered(
+        self,
+        message: Message,
+        received: Received,
+        told: livestorm.Resource[livestorm.Person],
+        address: str,
+        session: SessionRow,
+        event: EventRow | None,
+    ) -> Emit:
+        action = webhook.ACTIONS[received.trigger]
+        values, odd = attributes.read(told.attributes, told.id, address, engaged=action != "registered")
+        registration = Registration(
+            id=received.id,
+            action=action,
+            workspace=received.workspace,
+            org=received.org,
+            session=session.id,
+            event=session.event,
+            email=address,
+            person=told.id,
+            happened_at=webhook.happened_at(
+                received.trigger, told.attributes, session_ended_at=session.ended_at, signed_at=received.signed_at
+            ),
+            received_at=received.received_at,
+            attributes=sessions.context(session, event) | values,
+            trail=(Written(stage=STAGE, at=self._now_ms(), left_out=odd),) if odd else (),
+        )
+        return Emit((_out(message, "normalized", address, "registration", registration),))
+
+    # Sessions
+
+    def _session(self, message: Message, received: Received, workspace: Workspace, told: livestorm.Resource[livestorm.Session]) -> Outcome:
+        known = _readable(self._sessions, told.id)
+        fresh = sessions.snapshot(told, received.trigger, workspace=received.workspace, signed_at=received.signed_at // 1000)
+        if not fresh.event and not (known and known.event):
+            return Reject((_NO_EVENT,))
+        row = sessions.merge(known, fresh, connected_at=workspace.connected_at)
+        rows = (self._sessions.row(row.id, row),)
+        if reason := closed(workspace) or sessions.closed(row, workspace):
+            return Drop(reason, rows)
+        event = _readable(self._events, row.event)
+        if event is None:
+            # The row is for those who wait for the session, at once; its Campaign needs the event's title.
+            told_message = msgspec.structs.replace(received, trigger=TOLD, body=msgspec.Raw(b"{}"))
+            return Emit((_received(told_message, f"session:{row.id}", "session", row.id, row.event, message.happened_at),), rows)
+        return Emit((self._session_out(message, received, row, event),), rows)
+
+    def _told(self, message: Message, received: Received, workspace: Workspace) -> Outcome:
+        row = _readable(self._sessions, message.session)
+        if row is None:
+            return self._wait_for_session(received, message.session, message.event)
+        if reason := closed(workspace) or sessions.closed(row, workspace):
+            return Drop(reason)
+        event = _readable(self._events, row.event)
+        if event is None:
+            return self._wait_for_event(received, row.id, row.event)
+        return Emit((self._session_out(message, received, row, event),))
+
+    def _session_out(self, message: Message, received: Received, row: SessionRow, event: EventRow) -> Out:
+        session = Session(
+            id=received.id,
+            session=row.id,
+            event=row.event,
+            workspace=received.workspace,
+            org=received.org,
+            happened_at=message.happened_at or received.signed_at,
+            received_at=received.received_at,
+            title=event.title,
+            updated_at=row.updated_at,
+        )
+        return _out(message, "normalized", f"session:{row.id}", "session", session)
+
+    # Events
+
+    def _event(self, received: Received, workspace: Workspace, told: livestorm.Resource[livestorm.Event]) -> Outcome:
+        known = _readable(self._events, told.id)
+        row = sessions.event_row(told, known)
+        rows = (self._events.row(row.id, row),)
+        if reason := closed(workspace):
+            return Drop(reason, rows)
+        return Emit((), rows, reason="event_known")
+
+    # What somebody waits for
+
+    def _wanted(self, message: Message, received: Received, workspace: Workspace) -> Outcome | Coroutine[Any, Any, Outcome]:
+        if message.session:
+            known = _readable(self._sessions, message.session) is not None
+        else:
+            known = _readable(self._events, message.event) is not None
+        if known:
+            return Drop("already_known")
+        if reason := closed(workspace):
+            return Drop(reason)
+        if self._ask is None or not workspace.livestorm.api_token:
+            return Drop("no_token")
+        if self._clock() - received.received_at / 1000 > self._wait_seconds:
+            return Drop("no_longer_wanted")
+        return self._fetch(self._ask, message, received, workspace)
+
+    async def _fetch(self, ask: Ask, message: Message, received: Received, workspace: Workspace) -> Outcome:
+        try:
+            if message.session:
+                session = await ask.session(workspace, message.session)
+                if session is None:
+                    return Drop("session_not_found")
+                return self._session(message, received, workspace, session)
+            event = await ask.event(workspace, message.event)
+            if event is None:
+                return Drop("event_not_found")
+            return self._event(received, workspace, event)
+        except LivestormError as error:
+            if error.retry_after_seconds is None:
+                return Reject((error.cause,))
+            return Retry(error.retry_after_seconds, error.cause, free=True)
+        except webhook.Refused as refused:
+            return Reject((refused.cause,))
+
+    def _wait_for_session(self, received: Received, session: str, event: str) -> Wait:
+        cause = Cause("unknown_session", f"Livestorm has not told of session {session} yet", (), _WAIT_HINT)
+        return self._wait(self._sessions, session, cause, received, f"session:{session}", "session", session, event)
+
+    def _wait_for_event(self, received: Received, session: str, event: str) -> Wait:
+        cause = Cause("unknown_event", f"Livestorm has not told of event {event} of session {session} yet", (), _WAIT_HINT)
+        return self._wait(self._events, event, cause, received, f"event:{event}", "event", "", event)
+
+    def _wait(self, rows: Rows[Any], row: str, cause: Cause, received: Received, key: str, kind: str, session: str, event: str) -> Wait:
+        wanted: tuple[Out, ...] = ()
+        if self._ask_for(key):
+            message = Received(
+                id=f"wanted-{row}",
+                workspace=received.workspace,
+                org=received.org,
+                trigger=webhook.WANTED,
+                received_at=self._now_ms(),
+                signed_at=self._now_ms(),
+            )
+            wanted = (_received(message, key, kind, session, event, message.signed_at),)
+        return Wait(rows.name, row, rows.raw(row), cause, wanted, self._wait_seconds)
+
+    def _ask_for(self, key: str) -> bool:
+        """Whether nobody in this worker asked for it a moment ago: of a thousand who wait for one session one asks."""
+        now = self._clock()
+        if now - self._asked.get(key, -_ASK_AGAIN_SECONDS) < _ASK_AGAIN_SECONDS:
+            return False
+        self._asked.pop(key, None)
+        if len(self._asked) >= _REMEMBERED:
+            del self._asked[next(iter(self._asked))]
+        self._asked[key] = now
+        return True
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+
+def closed(workspace: Workspace) -> str | None:
+    """Why nothing of a workspace goes to Salesforce; None: it may."""
+    if not workspace.enabled:
+        return "disabled"
+    if workspace.plan.strip().lower() != "enterprise" or not workspace.salesforce_addon:
+        return "not_entitled"
+    return None
+
+
+def stranger(person: livestorm.Person) -> str | None:
+    """Why somebody is no registrant: staff, or a guest who speaks; None: a registrant."""
+    if isinstance(person.role, str) and person.role.strip().lower() == "team_member":
+        return "staff"
+    detail = person.registrant_detail
+    return "guest_speaker" if detail is not None and attributes.is_true(detail.is_guest_speaker) else None
+
+
+def maps_event(workspace: Workspace) -> bool:
+    """Whether the workspace's mapping needs what only the row of `events` tells."""
+    mapping = workspace.mapping
+    return any(
+        rule.source in sessions.OF_EVENT for rules in (mapping.lead, mapping.contact, mapping.campaign_member) for rule in rules.values()
+    )
+
+
+_RECEIVED: Final = msgspec.json.Decoder(Received)
+_PERSON: Final[msgspec.json.Decoder[livestorm.Webhook[livestorm.Person]]] = msgspec.json.Decoder(
+    livestorm.Webhook[livestorm.Person], strict=False
+)
+_SESSION: Final[msgspec.json.Decoder[livestorm.Webhook[livestorm.Session]]] = msgspec.json.Decoder(
+    livestorm.Webhook[livestorm.Session], strict=False
+)
+_EVENT: Final[msgspec.json.Decoder[livestorm.Webhook[livestorm.Event]]] = msgspec.json.Decoder(
+    livestorm.Webhook[livestorm.Event], strict=False
+)
+
+_UPDATE_HINT: Final = "Another version of Turnout, or other software, wrote it. Update Turnout, then retry the message."
+_WAIT_HINT: Final = "Set livestorm.api_token in the workspace's settings, so that Turnout can ask Livestorm; `turnout backfill` fetches what is missing. Then retry it."
+_NO_EMAIL: Final = Cause(
+    "no_email",
+    "The person has no email address: people are matched by email alone",
+    ("email",),
+    "Make the email mandatory on the registration form, or enter the person in Salesforce by hand; then discard the message.",
+)
+_NO_SESSION: Final = Cause(
+    "no_registration",
+    "The body does not say which session the person registered for",
+    ("$.data.attributes.registrant_detail.session_id",),
+    "Fetch the person again with `turnout backfill`, then discard the message.",
+)
+_NO_EVENT: Final = Cause(
+    "no_event",
+    "The body does not say which event the session belongs to",
+    ("$.data.attributes.event_id",),
+    "Fetch the session again with `turnout backfill`.",
+)
+
+
+def _read(received: Received, decoder: msgspec.json.Decoder[Any]) -> Any:
+    """The resource of a body. Raises webhook.Refused with the path of what is wrong."""
+    try:
+        return decoder.decode(received.body).data
+    except msgspec.ValidationError as error:
+        raise webhook.Refused(webhook.unexpected(error)) from None
+
+
+_BAD_ROW: Final = (msgspec.DecodeError, UnicodeDecodeError)
+
+
+def _readable(rows: Rows[R], key: str) -> R | None:
+    """A row of normalize's own tables. One that can't be read counts as absent: it is told, or asked for, again."""
+    try:
+        return rows.get(key)
+    except _BAD_ROW as error:
+        log.error("a row can't be read; it is taken for missing", table=rows.name, key=key, error=str(error))
+        return None
+
+
+def _blocked(message: Message, cause: Cause) -> Outcome:
+    """The workspace's lane waits; a message without lanes is tried again by itself."""
+    lane = next((lane for lane in message.lanes if "/workspace:" in lane), None)
+    return Retry(30.0, cause, free=True) if lane is None else Block(lane, cause)
+
+
+def _out(message: Message, topic: str, key: str, kind: str, subject: Registration | Session) -> Out:
+    headers = messages.headers(
+        id=subject.id,
+        kind=kind,
+        workspace=subject.workspace,
+        org=subject.org,
+        session=subject.session,
+        event=subject.event,
+        happened_at=subject.happened_at,
+        received_at=subject.received_at,
+        schema=SCHEMA,
+        replay=message.replay,
+    )
+    return Out(topic, msgspec.json.encode(subject), None if key == message.key else key, headers)
+
+
+def _received(received: Received, key: str, kind: str, session: str, event: str, happened_at: int) -> Out:
+    headers = messages.headers(
+        id=received.id,
+        kind=kind,
+        workspace=received.workspace,
+        org=received.org,
+        session=session,
+        event=event,
+        happened_at=happened_at,
+        received_at=received.received_at,
+        schema=SCHEMA,
+    )
+    return Out("received", msgspec.json.encode(received), key, headers)
