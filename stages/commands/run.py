@@ -1,0 +1,25 @@
+"""`turnout run`: some parts in this process, until SIGTERM."""
+
+import click
+
+from stages.commands import start
+
+
+@click.command()
+@click.argument("parts", nargs=-1, metavar="PART...")
+@start.leash_option
+def run(parts: tuple[str, ...], stop_with_stdin: bool) -> None:
+    """Runs some parts in this process: ingress, normalize, match, create, campaign-membership, livestorm, console.
+
+    Start more of one to scale it. SIGTERM stops in two phases: what is in flight is finished and committed first.
+    """
+    from stages import parts as known
+    from stages.cli import unknown
+
+    if not parts:
+        raise click.UsageError(f"name at least one part: {', '.join(known.PARTS)}", click.get_current_context())
+    for part in parts:
+        if part not in known.PARTS:
+            raise click.UsageError(unknown("part", part, tuple(known.PARTS)), click.get_current_context())
+    environment = start.environment(part="+".join(parts), stop_with_stdin=stop_with_stdin)
+    start.asynchronously(known.run_parts, environment, list(dict.fromkeys(parts)))

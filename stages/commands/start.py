@@ -1,0 +1,42 @@
+"""What commands begin with: the environment, the log, the tie to the process that started them, an event loop, a connection."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+
+import anyio
+import click
+
+from stages import environment as environments
+from stages import leash, logs
+from stages.environment import Environment
+
+if TYPE_CHECKING:
+    pass
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+A = TypeVarTuple("A")
+
+
+def leash_option(command: F) -> F:
+    """Adds `--stop-with-stdin`."""
+    return click.option(
+        "--stop-with-stdin", is_flag=True, help="Stop when standard input ends, as when the process that started this one is gone."
+    )(command)
+
+
+def environment(*, part: str = "", stop_with_stdin: bool = False, level: int | None = None) -> Environment:
+    """Reads the environment and sets up the log. Raises UsageError."""
+    settings = environments.read()
+    if level is None:
+        logs.configure(settings.log, part=part)
+    else:
+        logs.configure(settings.log, part=part, level=level)
+    if stop_with_stdin:
+        leash.hold()
+    return settings
+
+
+def asynchronously(function: Callable[[*A], Awaitable[T]], *arguments: *A) -> T:
+    """Runs it in an event loop of its own."""
+    return anyio.run(function, *arguments)
