@@ -1,0 +1,158 @@
+"""All orgs of the settings table: makes their doors on demand, anew when the settings change, and closes those long unused."""
+
+import dataclasses
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+
+from pipeline.outcomes import Table
+from schemas.settings import ORG_SECRETS, Org
+from stages.salesforce import wire
+from stages.salesforce.allowance import Allowance
+from stages.salesforce.client import Door, Health, Hooks
+from stages.salesforce.errors import UnknownOrg
+from stages.salesforce.slots import Bounds, Slots
+from stages.salesforce.tokens import LoginTimes, TokenDoor
+
+DOORS: Final = 256
+"""Most doors that are kept open; each has its connections and describe results."""
+
+OpenSecret = Callable[[str], str]
+"""The plain text of an encrypted secret of a row; "" stays ""."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Keep:
+    """Writes to the table `orgs`, each returning once durable. Neither counts up the row's `revision`, which would end the session."""
+
+    refresh_token: Callable[[str, str], Awaitable[None]]
+    """org, the new refresh token in plain text."""
+    organization: Callable[[str, str], Awaitable[None]]
+    """org, the organization id that the first login led to."""
+
+
+class TableRow:
+    """One row of the table, secrets open."""
+
+    def __init__(self, org: str, table: Table, open_secret: OpenSecret, keep: Keep) -> None:
+        self._org, self._table, self._open, self._keep = org, table, open_secret, keep
+
+    def raw(self) -> Org:
+        """With its secrets still encrypted."""
+        value = self._table.get(self._org)
+        if value is None:
+            raise UnknownOrg(self._org)
+        return msgspec.json.decode(value, type=Org)
+
+    def read(self) -> Org:
+        org = self.raw()
+        return msgspec.structs.replace(org, **{name: self._open(getattr(org, name)) for name in ORG_SECRETS if getattr(org, name)})
+
+    async def store_refresh_token(self, refresh_token: str) -> None:
+        await self._keep.refresh_token(self._org, refresh_token)
+
+    async def store_organization(self, organization_id: str) -> None:
+        await self._keep.organization(self._org, organization_id)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Made:
+    value: bytes
+    """The row that was looked at last: the same bytes mean the same door, without decoding."""
+    settings: Org
+    door: Door
+
+
+class OrgRegistry:
+    """Implements `stages.salesforce.door.Orgs`."""
+
+    def __init__(
+        self,
+        table: Table,
+        open_secret: OpenSecret,
+        keep: Keep,
+        *,
+        hooks: Hooks | None = None,
+        bounds: Bounds | None = None,
+        call_times: wire.CallTimes | None = None,
+        login_times: LoginTimes | None = None,
+        doors: int = DOORS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._table, self._open, self._keep = table, open_secret, keep
+        self._hooks = hooks or Hooks()
+        self._slots = Slots(bounds)
+        self._call_times, self._login_times, self._doors, self._clock = call_times, login_times, doors, clock
+        self._made: OrderedDict[str, _Made] = OrderedDict()
+        self._health: dict[str, Health] = {}
+
+    def door(self, org: str) -> Door:
+        """The org's door by its present settings. Raises UnknownOrg."""
+        value = self._table.get(org)
+        if value is None:
+            self._drop(org)
+            raise UnknownOrg(org)
+        made = self._made.get(org)
+        if made is None or made.value != value:
+            made = self._made[org] = self._renewed(org, value, made)
+        self._made.move_to_end(org)
+        while len(self._made) > self._doors:
+            self._drop(next(iter(self._made)))
+        return made.door
+
+    def calls_left(self, org: str) -> int | None:
+        """Daily API calls left as the org's last reply told; None while nothing is known."""
+        health = self._health.get(org)
+        return health.allowance.left if health is not None else None
+
+    def forgive(self, org: str) -> None:
+        """The org's next login and call may be tried at once: someone says that it was mended."""
+        if org in self._health:
+            self._health[org].allowance.reset()
+        if org in self._made:
+            self._made[org].door.tokens.forgive()
+
+    def close(self) -> None:
+        """Closes every door's idle connections."""
+        for org in list(self._made):
+            self._drop(org)
+
+    def _renewed(self, org: str, value: bytes, before: _Made | None) -> _Made:
+        """The door stays where only what a login itself stores has changed."""
+        row = TableRow(org, self._table, self._open, self._keep)
+        settings = _lasting(row.raw())
+        if before is not None and before.settings == settings:
+            return _Made(value, settings, before.door)
+        if before is not None:
+            before.door.close()
+            self._health[org].allowance.reset()
+        return _Made(value, settings, self._make(settings, row))
+
+    def _make(self, settings: Org, row: TableRow) -> Door:
+        org = settings.id
+        health = self._health.setdefault(org, Health(self._slots.gate(), Allowance(self._clock)))
+
+        async def run(work: Callable[[], Any]) -> Any:
+            return await self._slots.run(health.gate, work)
+
+        def observe(outcome: str, seconds: float) -> None:
+            self._hooks.observe(org, "token", outcome, seconds)
+
+        tokens = TokenDoor(row, run, times=self._login_times, clock=self._clock, observe=observe)
+        return Door(
+            org, settings.api_version, settings.daily_call_reserve, tokens, self._slots, health,
+            hooks=self._hooks, times=self._call_times, clock=self._clock,
+        )  # fmt: skip
+
+    def _drop(self, org: str) -> None:
+        made = self._made.pop(org, None)
+        if made is not None:
+            made.door.close()
+
+
+def _lasting(org: Org) -> Org:
+    """What a door is built from: without what logins themselves store in the row."""
+    return msgspec.structs.replace(org, refresh_token="", organization_id="")
