@@ -34,6 +34,11 @@ def lane_key(lanes: tuple[str, ...]) -> LaneKey:
     return _shared_key(lanes[:-1]) + _digest(lanes[-1], STEP_BYTES)
 
 
+def narrowest_key(shared: tuple[str, ...], record_key: str) -> LaneKey:
+    """Key of the narrowest lane of a message: that of its record key below the lanes that it shares with others."""
+    return _shared_key(shared) + _digest(record_key, STEP_BYTES)
+
+
 def parent(key: LaneKey) -> LaneKey | None:
     """The next wider lane; None above the bucket."""
     if len(key) > ORG_BYTES:

@@ -5,17 +5,17 @@ reading takes; `unfinished`, the messages held in memory; `lagging`, per lane th
 the finished offsets that a lane could come back to. A message belongs to the narrowest lagging lane that covers it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Final, Generic, TypeVar
 
 from pipeline.lanes import BUCKET_BYTES, ORG_BYTES, LaneKey, wider
-from pipeline.metadata import Cursor, Encoded, Progress, encode
+from pipeline.metadata import LIMIT_CHARACTERS, Cursor, Encoded, Progress, encode
 
 T = TypeVar("T")
 
 REMEMBERED_FINISHED: Final = 50_000
-"""How many finished offsets that may be met again are remembered; beyond it a lane may repeat some of them."""
+"""How many finished offsets that may be met again are remembered; beyond it the org with the most of them may repeat a whole run."""
 
 
 class Verdict(Enum):
@@ -75,9 +75,14 @@ class Ledger(Generic[T]):
         self.changes = 0
         """Counts every change of what a commit would say."""
         self.controls_seen = progress.controls_seen if progress else 0
-        self._finished: dict[LaneKey, dict[int, LaneKey]] = {}
+        self._finished: dict[LaneKey, set[int]] = {}
+        """Per org."""
         self._finished_count = 0
+        self._forgotten: dict[LaneKey, tuple[int, int]] = {}
+        """Per org, from where to where finished offsets were forgotten; what is remembered in between is not relied on: a repeat is a whole run."""
         self._remembered = remembered
+        self._jumbled = False
+        """The first of `unfinished` may not be the lowest."""
         for key, cursor in (progress.cursors if progress else {}).items():
             lag = self.lagging[key] = Lag(key, cursor.offset, cursor.oldest_ms)
             lag.at_least = True
@@ -96,6 +101,11 @@ class Ledger(Generic[T]):
                 return lag
             length = length - 4 if length > ORG_BYTES else BUCKET_BYTES if length == ORG_BYTES else 0
         return None
+
+    def follows(self, key: LaneKey) -> bool:
+        """Whether live reading takes messages of this key: no lane that covers it lags, or it has met the main cursor."""
+        lag = self.owner(key)
+        return lag is None or lag.following
 
     def live(self, offset: int, key: LaneKey, timestamp_ms: int, *, urgent: bool = False) -> Verdict:
         """The main cursor reads `offset`; on TAKE the caller holds it next. Offsets come upwards; gaps are gone for good.
@@ -125,9 +135,13 @@ class Ledger(Generic[T]):
         self.changes += 1
 
     def sweep(self, offset: int, key: LaneKey, timestamp_ms: int, active: Mapping[LaneKey, Lag]) -> Verdict:
-        """The sweep reads `offset`, below the main cursor, for the `active` lanes. TAKE: the caller holds it next, or calls `step_back`."""
+        """The sweep reads `offset`, below the main cursor, for the `active` lanes. TAKE: the caller holds it next, or calls `step_back`.
+
+        A lane may be active only while its `read` is not below the place from which the sweep has read without a gap: what lies between
+        would be passed over for good.
+        """
         lag = self.owner(key)
-        if lag is None or lag.following or lag.key not in active or offset < lag.read:
+        if lag is None or lag.following or active.get(lag.key) is not lag or offset < lag.read:
             return Verdict.PASS
         lag.read = offset + 1
         lag.oldest_ms = timestamp_ms
@@ -154,6 +168,8 @@ class Ledger(Generic[T]):
 
     def hold(self, offset: int, key: LaneKey, timestamp_ms: int, body: T) -> Held[T]:
         """Keeps a taken message until it is finished or released."""
+        if not self._jumbled and self.unfinished and next(reversed(self.unfinished)) > offset:
+            self._jumbled = True
         held = self.unfinished[offset] = Held(offset, key, timestamp_ms, body)
         return held
 
@@ -162,56 +178,77 @@ class Ledger(Generic[T]):
         held = self.unfinished.pop(offset)
         self.changes += 1
         # Cheap and on the safe side: `tidy` asks exactly.
-        if self.lagging or (self.unfinished and next(iter(self.unfinished)) < offset):
-            if self._finished_count >= self._remembered:
-                self.forgotten += 1
-                return
-            self._finished.setdefault(held.key[:ORG_BYTES], {})[offset] = held.key
-            self._finished_count += 1
+        if self.lagging or self._jumbled or (self.unfinished and next(iter(self.unfinished)) < offset):
+            self._remember(offset, held.key[:ORG_BYTES])
+
+    def _remember(self, offset: int, org: LaneKey) -> None:
+        if self._finished_count >= self._remembered:
+            largest = max(self._finished, key=lambda each: len(self._finished[each]), default=org)
+            self._forget(largest, min(self._finished.get(largest, ()), default=offset))
+        forgotten = self._forgotten.get(org)
+        if self._remembered < 1 or (forgotten is not None and forgotten[0] <= offset < forgotten[1]):
+            self._forget(org, offset)
+            return
+        self._finished.setdefault(org, set()).add(offset)
+        self._finished_count += 1
+
+    def _forget(self, org: LaneKey, offset: int) -> None:
+        """The finished offsets of `org` from `offset` on may repeat."""
+        first, end = self._forgotten.get(org, (offset, offset))
+        self._forgotten[org] = (min(first, offset), max(end, self.main))
+        gone = self._finished.pop(org, set())
+        self._finished_count -= len(gone)
+        self.forgotten += len(gone) or 1
 
     def release(self, offset: int, lane: LaneKey) -> Lag:
         """Gives a held message back to the log: `lane`, or a narrower one that lags already, covers it from its offset on."""
         held = self.unfinished.pop(offset)
-        self.changes += 1
-        lag = self.owner(held.key)
-        if lag is None or len(lag.key) < len(lane):
-            lag = self.lag(lane, offset, held.timestamp_ms)
-        elif lag.following:
-            self._restart(lag, offset, held.timestamp_ms)
-        if offset < lag.read:
-            lag.read = offset
-            lag.oldest_ms = min(lag.oldest_ms, held.timestamp_ms)
+        lag = self.cover(offset, held.key, held.timestamp_ms, lane)
         lag.passed += 1
         return lag
 
+    def cover(self, offset: int, key: LaneKey, timestamp_ms: int, lane: LaneKey) -> Lag:
+        """Sees to it that a message (about to be read, or given back) is covered by a lagging `lane`, or by a narrower one that lags already."""
+        lag = self.owner(key)
+        if lag is None or len(lag.key) < len(lane):
+            return self.lag(lane, offset, timestamp_ms)
+        return self.lag(lag.key, offset, timestamp_ms)
+
     def lag(self, lane: LaneKey, read: int, oldest_ms: int) -> Lag:
-        """The lane lags from `read` on, if it does not yet from a lower offset."""
+        """The lane lags from `read` on, if it does not yet from a lower offset. `read` is a held message's offset, or the main cursor's."""
         lag = self.lagging.get(lane)
+        self.changes += 1
         if lag is None:
-            lag = self.lagging[lane] = Lag(lane, read, oldest_ms)
+            lag = self.lagging[lane] = self._narrower(lane, read, oldest_ms)
+        elif read >= self.main and lag.read > self.main:
+            # Restored, and finished up to there.
+            lag.following = False
         elif lag.following:
-            self._restart(lag, read, oldest_ms)
+            lag.following, lag.read, lag.oldest_ms, lag.passed = False, read, oldest_ms, 0
         elif read < lag.read:
             lag.read, lag.oldest_ms = read, min(lag.oldest_ms, oldest_ms)
-        self.changes += 1
         return lag
 
-    @staticmethod
-    def _restart(lag: Lag, read: int, oldest_ms: int) -> None:
-        lag.following, lag.read, lag.oldest_ms, lag.passed = False, read, oldest_ms, 0
+    def _narrower(self, lane: LaneKey, read: int, oldest_ms: int) -> Lag:
+        """A new lane takes over what a wider one has of it."""
+        above = self.owner(lane)
+        if above is None:
+            return Lag(lane, read, oldest_ms)
+        if above.read > self.main:
+            return Lag(lane, max(read, above.read) if read >= self.main else read, oldest_ms)
+        if above.following or above.read >= read:
+            return Lag(lane, read, oldest_ms)
+        lag = Lag(lane, above.read, min(oldest_ms, above.oldest_ms))
+        lag.at_least = True
+        return lag
 
     def _was_finished(self, offset: int, key: LaneKey) -> bool:
-        return offset in self._finished.get(key[:ORG_BYTES], ())
-
-    def _may_return(self, offset: int, key: LaneKey, lowest_held: int) -> bool:
-        """Whether a lane could read this finished message again: one covers it and stands below, or could be made to."""
-        return lowest_held < offset or any(not lag.following and lag.read <= offset for lag in self._covering(key))
-
-    def _covering(self, key: LaneKey) -> Iterator[Lag]:
-        for above in wider(key):
-            lag = self.lagging.get(above)
-            if lag is not None:
-                yield lag
+        org = key[:ORG_BYTES]
+        forgotten = self._forgotten.get(org)
+        if forgotten is None or not forgotten[0] <= offset < forgotten[1]:
+            return offset in self._finished.get(org, ())
+        # Forgotten, perhaps. But a later message of the same order key was taken only because this one was finished.
+        return any(held.key == key and held.offset > offset for held in self.unfinished.values())
 
     # -- committing -------------------------------------------------------------------------------
 
@@ -225,25 +262,48 @@ class Ledger(Generic[T]):
                 if own is None or own.offset >= floor:
                     del self.lagging[key]
                     self.changes += 1
-        lowest: dict[LaneKey, int] = {}
-        for offset, entry in self.unfinished.items():
+        self._prune()
+        if self._jumbled and not self.lagging:
+            for offset in sorted(self.unfinished):
+                self.unfinished[offset] = self.unfinished.pop(offset)
+            self._jumbled = False
+
+    def _prune(self) -> None:
+        """Forgets the finished offsets that no lane stands below, or could be made to."""
+        if not self._finished and not self._forgotten:
+            return
+        reach: dict[LaneKey, int] = {}
+        for entry in self.unfinished.values():
             org = entry.key[:ORG_BYTES]
-            lowest[org] = min(lowest.get(org, offset), offset)
-        for org in list(self._finished):
-            finished = self._finished[org]
-            reach = lowest.get(org, self.main)
-            kept = {offset: key for offset, key in finished.items() if self._may_return(offset, key, reach)}
+            reach[org] = min(reach.get(org, entry.offset), entry.offset)
+        for key, lag in self.lagging.items():
+            if not lag.following:
+                org = key[:ORG_BYTES]
+                reach[org] = min(reach.get(org, lag.read), lag.read)
+        for org, finished in list(self._finished.items()):
+            lowest = _lowest(reach, org, self.main)
+            kept = {offset for offset in finished if offset >= lowest}
             self._finished_count -= len(finished) - len(kept)
             if kept:
                 self._finished[org] = kept
             else:
                 del self._finished[org]
+        for org, (_, end) in list(self._forgotten.items()):
+            if _lowest(reach, org, self.main) >= end:
+                del self._forgotten[org]
+
+    def wider_lagging(self, lag: Lag) -> list[Lag]:
+        """The wider lanes that lag too, and have not met the main cursor."""
+        found = map(self.lagging.get, wider(lag.key)[1:])
+        return [other for other in found if other is not None and not other.following]
 
     def _wider_lags(self, lag: Lag) -> bool:
-        """Whether a wider lane still lags: it would take this lane's messages again if this one were forgotten."""
-        return any(other is not lag and not other.following for other in self._covering(lag.key))
+        """Whether this lane must be kept, since a wider one would take its messages again, or think them finished."""
+        return any(
+            other is not None and (not other.following or other.read > self.main) for other in map(self.lagging.get, wider(lag.key)[1:])
+        )
 
-    def commit(self, *, drained: bool = False, replays: tuple[int, ...] = ()) -> Encoded:
+    def commit(self, *, drained: bool = False, replays: tuple[int, ...] = (), limit: int = LIMIT_CHARACTERS) -> Encoded:
         """What may be committed now: every unfinished message is at or above the offset, or at or above the cursor of its lane."""
         held = self._lowest_held()
         offset = self._lowest_free(held)
@@ -259,7 +319,7 @@ class Ledger(Generic[T]):
                 cursors[key] = own
             else:
                 cursors[key] = Cursor(lag.read, lag.oldest_ms)
-        return encode(offset, Progress(cursors, drained, self.controls_seen, replays))
+        return encode(offset, Progress(cursors, drained, self.controls_seen, replays), limit)
 
     def _lowest_held(self) -> dict[LaneKey | None, Cursor]:
         """Per lagging lane (None: no lane) the lowest offset held in memory."""
@@ -290,6 +350,15 @@ class Ledger(Generic[T]):
         )
         return min(times, default=0)
 
+    def remembered(self) -> int:
+        """How many finished offsets are in memory."""
+        return self._finished_count
+
     def waiting(self) -> int:
         """How many messages below the main cursor are unfinished."""
         return len(self.unfinished) + sum(lag.passed for lag in self.lagging.values())
+
+
+def _lowest(reach: Mapping[LaneKey, int], org: LaneKey, main: int) -> int:
+    """The lowest place of an org, by itself or by its bucket."""
+    return min(reach.get(org, main), reach.get(org[:BUCKET_BYTES], main))

@@ -1,8 +1,8 @@
 """A record as a step sees it: its place, its headers read, its lanes known; the body still bytes."""
 
-from collections.abc import Callable
 from typing import Final
 
+from pipeline.lanes import LaneKey, key_lane, lane_key, narrowest_key
 from pipeline.records import Headers, Record
 
 ID: Final = "id"
@@ -20,24 +20,15 @@ REPLAY: Final = "replay"
 class Message:
     """One message of a batch. Read-only for steps."""
 
-    __slots__ = ("event", "happened_at", "held_since_ms", "hold_creates_until_ms", "id", "key", "kind", "lanes", "org", "received_at", "record", "replay", "schema", "session", "tries", "urgent", "waited_since_ms", "workspace")
+    __slots__ = (
+        "event", "happened_at", "held_since_ms", "hold_creates_until_ms", "id", "key", "kind", "org", "received_at", "record", "replay",
+        "schema", "session", "shared_lanes", "tries", "unreadable", "urgent", "waited_since_ms", "workspace",
+    )  # fmt: skip
 
     def __init__(self, record: Record) -> None:
-        headers = dict(record.headers)
-        empty = b""
         self.record = record
-        self.key = (record.key or empty).decode()
-        self.id = headers.get(ID, empty).decode()
-        self.kind = headers.get(KIND, empty).decode()
-        self.workspace = headers.get(WORKSPACE, empty).decode()
-        self.org = headers.get(ORG, empty).decode()
-        self.session = headers.get(SESSION, empty).decode()
-        self.event = headers.get(EVENT, empty).decode()
-        self.happened_at = int(headers.get(HAPPENED_AT, b"0"))
-        self.received_at = int(headers.get(RECEIVED_AT, b"0"))
-        self.schema = int(headers.get(SCHEMA, b"0"))
-        replay = headers.get(REPLAY)
-        self.replay = replay.decode() if replay is not None else None
+        self.unreadable = ""
+        """Not empty: why the record's key or headers could not be read; no step sees such a message."""
         self.tries = 0
         """How often a step was run with this message before, in this worker."""
         self.waited_since_ms = 0
@@ -46,10 +37,48 @@ class Message:
         """Unix ms since when this worker has held the partition."""
         self.hold_creates_until_ms = 0
         """Not 0: an owner before may still have a create of this message under way; until then (Unix ms) nothing without a unique key is created."""
-        self.lanes: tuple[str, ...] = ()
-        """Names of its lanes, wide to narrow; the whole is its order key."""
+        self.shared_lanes: tuple[str, ...] = ()
+        """Names of the lanes that it shares with others, wide to narrow."""
         self.urgent = False
         """Never passed over for BUSY: others wait for it."""
+        try:
+            self._read(record.key or b"", dict(record.headers))
+        except ValueError as error:
+            self.unreadable = f"the record's key or headers can't be read: {error}"
+            self._read(b"", {})
+
+    def _read(self, key: bytes, headers: dict[str, bytes]) -> None:
+        get = headers.get
+        self.key = key.decode()
+        self.id = get(ID, b"").decode()
+        self.kind = get(KIND, b"").decode()
+        self.workspace = get(WORKSPACE, b"").decode()
+        self.org = get(ORG, b"").decode()
+        self.session = get(SESSION, b"").decode()
+        self.event = get(EVENT, b"").decode()
+        self.happened_at = int(get(HAPPENED_AT, b"0"))
+        self.received_at = int(get(RECEIVED_AT, b"0"))
+        self.schema = int(get(SCHEMA, b"0"))
+        replay = get(REPLAY)
+        self.replay = None if replay is None else replay.decode()
+
+    @property
+    def lanes(self) -> tuple[str, ...]:
+        """Names of its lanes, wide to narrow; the whole is its order key."""
+        return (*self.shared_lanes, key_lane(self.shared_lanes[-1], self.key))
+
+    @property
+    def lane_key(self) -> LaneKey:
+        """Key of its narrowest lane."""
+        return narrowest_key(self.shared_lanes, self.key)
+
+    def key_of(self, lane: str) -> LaneKey:
+        """Key of one of its lanes, by full name. Raises ValueError for a lane that is not its own."""
+        if lane in self.shared_lanes:
+            return lane_key(self.shared_lanes[: self.shared_lanes.index(lane) + 1])
+        if lane == self.lanes[-1]:
+            return self.lane_key
+        raise ValueError(f"{lane} is no lane of a message of {self.shared_lanes[-1]}")
 
     @property
     def value(self) -> bytes:
@@ -72,6 +101,3 @@ def headers(
     if replay is not None:
         rows.append((REPLAY, replay.encode()))
     return tuple(rows)
-
-
-LaneNames = Callable[[Message], tuple[str, ...]]

@@ -1,0 +1,475 @@
+"""Holds messages, forms batches, runs the step, acts on its outcomes. Reads nothing and commits nothing.
+
+One dispatcher a worker, over all its partitions. What a lane must give back goes to its ledger; what is finished is told to it.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import anyio
+import anyio.abc
+import structlog
+
+from pipeline.backoff import backoff_seconds
+from pipeline.board import Board
+from pipeline.delivery import deliver, out_record, records_of, row_record, unexpected
+from pipeline.errors import LeaseLost, PipelineError
+from pipeline.lanes import LaneKey
+from pipeline.ledger import Lag, Ledger
+from pipeline.lines import Entry, Line, State
+from pipeline.messages import Message
+from pipeline.outcomes import Batch, Block, Drop, Emit, Outcome, Reject, Retry, Wait
+from pipeline.records import Outgoing
+from pipeline.stage import Closed, Observer, Stage
+from pipeline.tables import Tables, Waits
+from pipeline.transport import Writer
+from schemas.messages import Cause
+
+log = structlog.get_logger()
+
+BUSY = Cause(code="busy", message="More of this lane came than is worked on at once; it follows in order.")
+
+
+class Dispatcher:
+    """See the module."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        tables: Tables,
+        writer: Writer,
+        observer: Observer,
+        *,
+        clock: Callable[[], float],
+        lease_seconds: Callable[[], float],
+    ) -> None:
+        self._stage, self._tables, self._writer, self._observer = stage, tables, writer, observer
+        self._limits = stage.limits
+        self._clock = clock
+        self._lease_seconds = lease_seconds
+        self._lines: dict[str, Line] = {}
+        self._waits = Waits(tables)
+        self._group: anyio.abc.TaskGroup | None = None
+        self._stopping = False
+        self.board = Board(self._now, random.random, stage.limits.probing)
+        self.held = 0
+        self.held_bytes = 0
+        self.resting = 0
+        self.running_messages = 0
+        self.last_progress = 0.0
+        """When something was finished last: loop time."""
+        self.changed = asyncio.Event()
+        """Set when there may be more room, or a lane may have become ready."""
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+    def start(self, group: anyio.abc.TaskGroup) -> None:
+        self._group = group
+        self.last_progress = self._now()
+
+    def stop_intake(self) -> None:
+        """From now on no batch is started."""
+        self._stopping = True
+
+    # -- taking in ----------------------------------------------------------------------------------
+
+    @property
+    def full(self) -> bool:
+        """Whether reading must pause: the memory's bound."""
+        return self.held >= self._limits.total_messages or self.held_bytes >= self._limits.total_bytes
+
+    def closed(self, message: Message) -> Closed | None:
+        """The lane that lets this message through neither now nor as a probe."""
+        closed = self._stage.gate.closed(message)
+        if closed is not None:
+            return closed
+        if not self.board.blocked:
+            return None
+        blocked = self.board.stops(message.shared_lanes)
+        return None if blocked is None else Closed(blocked.lane, "blocked", blocked.cause)
+
+    def is_busy(self, message: Message) -> bool:
+        """Whether the org's bound of work in flight is reached. What nobody else waits for is then passed over."""
+        line = self._lines.get(message.org)
+        return line is not None and line.active >= self._org_bound() and not message.urgent
+
+    def _org_bound(self) -> int:
+        """One org gets at most a quarter of the room that is left, so that some can't fill it for all."""
+        room = self._limits.total_messages - self.held
+        return max(self._limits.batch_messages // 4, min(self._limits.org_messages, room // 4))
+
+    def has_room(self, org: str) -> bool:
+        """Whether a lane of the org that lagged for being busy may go on."""
+        line = self._lines.get(org)
+        return not self.full and (line is None or line.active <= self._org_bound() // 2)
+
+    def hold(self, message: Message, ledger: Ledger[Entry], key: LaneKey) -> None:
+        """Takes in a message that its ledger let through."""
+        entry = Entry(message, ledger, key, self._stage.serial(message))
+        ledger.hold(entry.offset, key, message.record.timestamp_ms, entry)
+        line = self._lines.get(message.org)
+        if line is None:
+            line = self._lines[message.org] = Line(message.org, self._limits.batch_messages, self._limits.wait_first_seconds)
+        self.held += 1
+        self.held_bytes += entry.size
+        line.add(entry)
+        self._consider(line)
+
+    # -- forming batches ----------------------------------------------------------------------------
+
+    def _consider(self, line: Line) -> None:
+        """Starts the org's next batch, or sees to it that it is started when it has been filled long enough."""
+        ready = line.ready
+        if not ready or self._stopping or self._group is None:
+            return
+        now = self._now()
+        if not line.first_ready_at:
+            line.first_ready_at = now
+        most_batches = 1 if self.board.in_doubt(f"org:{line.org}") else self._limits.org_batches
+        if line.running >= most_batches:
+            return
+        if ready < line.batch_max:
+            due = line.first_ready_at + (self._limits.wait_longest_seconds if line.running else line.wait_seconds)
+            if now < due:
+                if line.timer is None:
+                    line.timer = asyncio.get_running_loop().call_later(due - now, self._timed, line).cancel
+                return
+        batch = line.take(line.batch_max)
+        line.first_ready_at = now if line.ready else 0.0
+        if batch:
+            line.running += 1
+            self._group.start_soon(self._run, line, batch)
+
+    def _timed(self, line: Line) -> None:
+        line.timer = None
+        self._consider(line)
+
+    async def _run(self, line: Line, entries: list[Entry]) -> None:
+        started = self._now()
+        self.running_messages += len(entries)
+        try:
+            outcomes = await self._decide(line.org, entries)
+            await self._act(line, entries, outcomes)
+        finally:
+            self.running_messages -= len(entries)
+            line.running -= 1
+            line.serials -= {entry.serial for entry in entries}
+            self._fit(line, len(entries), self._now() - started)
+            if not line.active and not line.resting and self._lines.get(line.org) is line and line.timer is None:
+                del self._lines[line.org]
+            self._consider(line)
+            self.changed.set()
+
+    def _fit(self, line: Line, messages: int, seconds: float) -> None:
+        """The next batch's size and the time it is filled for, from how this one went."""
+        limits = self._limits
+        if seconds > limits.slow_seconds:
+            line.batch_max = max(1, line.batch_max // 2)
+        else:
+            line.batch_max = min(limits.batch_messages, line.batch_max * 2)
+        if limits.wait_fixed_seconds is not None:
+            line.wait_seconds = limits.wait_fixed_seconds
+        else:
+            line.wait_seconds = min(limits.wait_longest_seconds, limits.wait_first_seconds * max(1, messages))
+
+    # -- deciding -----------------------------------------------------------------------------------
+
+    async def _decide(self, org: str, entries: Sequence[Entry]) -> list[Outcome]:
+        """One outcome for each. An exception of the step is narrowed down by splitting the batch."""
+        unreadable = [entry for entry in entries if entry.message.unreadable]
+        if unreadable:
+            rest = iter(await self._decide(org, readable) if (readable := [entry for entry in entries if not entry.message.unreadable]) else ())
+            return [_unreadable(entry.message) if entry.message.unreadable else next(rest) for entry in entries]
+        messages = [entry.message for entry in entries]
+        try:
+            with anyio.fail_after(self._limits.step_seconds):
+                outcomes = await self._stage.step(Batch(org, messages, lambda: self._guard(entries)))
+            if len(outcomes) != len(entries):
+                raise PipelineError(f"step {self._stage.name} gave {len(outcomes)} outcomes for {len(entries)} messages")
+            return list(outcomes)
+        except LeaseLost:
+            return [Retry(1.0, Cause(code="lease_lost", message="The partition may have gone to another worker."), free=True)] * len(entries)
+        except TimeoutError:
+            cause = Cause(code="step_timed_out", message=f"{self._stage.name} took over {self._limits.step_seconds:.0f} s.")
+            return [Retry(self._rest(entry), cause) for entry in entries]
+        except Exception as error:
+            if len(entries) > 1:
+                half = len(entries) // 2
+                return await self._decide(org, entries[:half]) + await self._decide(org, entries[half:])
+            cause = unexpected(error)
+            log.error("a step raised", stage=self._stage.name, cause=cause.message, exc_info=error)
+            return [Retry(self._rest(entries[0]), cause)]
+
+    def _rest(self, entry: Entry) -> float:
+        return backoff_seconds(entry.message.tries + 1, random.random(), longest_seconds=self._limits.retry_longest_seconds)
+
+    def _guard(self, entries: Sequence[Entry]) -> None:
+        """Just before a write goes out; may be called in a thread, so it only reads."""
+        if self._lease_seconds() <= 0 or any(entry.state is State.GONE for entry in entries):
+            raise LeaseLost("this worker may no longer own the partition: nothing was sent")
+
+    # -- acting -------------------------------------------------------------------------------------
+
+    async def _act(self, line: Line, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
+        decided = [(entry, self._bounded(entry, outcome)) for entry, outcome in zip(entries, outcomes, strict=True) if entry.state is State.RUNNING]
+        records: list[Outgoing] = []
+        owners: list[Entry] = []
+        done: list[tuple[Entry, Emit | Drop | Reject]] = []
+        now_ms = self._now_ms()
+        for entry, outcome in decided:
+            new = self._records(entry, outcome, now_ms)
+            records += new
+            owners += [entry] * len(new)
+            if isinstance(outcome, (Emit, Drop, Reject)):
+                done.append((entry, outcome))
+            elif isinstance(outcome, Retry):
+                self._retry(line, entry, outcome)
+            elif isinstance(outcome, Wait):
+                # Before anything is awaited: the row must not come between the look and the wait.
+                self._wait(line, entry, outcome)
+        if records:
+            await self._write(records, owners)
+        self._finish(line, done)
+        blocked = [(entry, outcome) for entry, outcome in decided if isinstance(outcome, Block)]
+        for lanes in {entry.message.shared_lanes for entry, outcome in decided if not isinstance(outcome, (Block, Retry))}:
+            stopped = {outcome.lane for _, outcome in blocked}
+            self.board.well([lane for lane in lanes if lane not in stopped])
+        for entry, outcome in blocked:
+            if entry.state is State.RUNNING:
+                self._block(entry, outcome)
+
+    def _bounded(self, entry: Entry, outcome: Outcome) -> Outcome:
+        """Tries and waits have an end: then the message is refused with their cause."""
+        if isinstance(outcome, Retry) and not outcome.free and entry.message.tries + 1 >= self._limits.tries:
+            return Reject((outcome.cause,))
+        if isinstance(outcome, Wait) and self._is_overdue(entry, outcome):
+            return Reject((outcome.cause,))
+        return outcome
+
+    def _records(self, entry: Entry, outcome: Outcome, now_ms: int) -> list[Outgoing]:
+        if isinstance(outcome, (Emit, Drop, Reject)):
+            return records_of(self._stage.name, entry.message, outcome, now_ms)
+        if isinstance(outcome, Block):
+            return [row_record(row) for row in outcome.rows]
+        if isinstance(outcome, Wait) and entry.asked != (asked := (outcome.table, outcome.key, outcome.seen)):
+            entry.asked = asked
+            if not self._waits.others(outcome.table, outcome.key):
+                return [out_record(entry.message, out) for out in outcome.outs]
+        return []
+
+    async def _write(self, records: list[Outgoing], owners: list[Entry]) -> None:
+        def too_large(index: int) -> Sequence[Outgoing]:
+            cause = Cause(
+                code="record_too_large",
+                message=f"The record is larger than the topic {records[index].topic} takes.",
+                hint="Raise max.message.bytes of that topic, then retry.",
+            )
+            return records_of(self._stage.name, owners[index].message, Reject((cause,)), self._now_ms())
+
+        acks = await deliver(
+            self._writer,
+            records,
+            too_large=too_large,
+            random=random.random,
+            replaced=lambda: self._observer.incident(self._stage.name, "write_failed", 1),
+        )
+        for record, ack in zip(records, acks, strict=False):
+            if record.topic in self._tables and record.key is not None:
+                self._tables[record.topic].written(record.key.decode(), record.value, ack.offset)
+
+    def _finish(self, line: Line, done: Sequence[tuple[Entry, Emit | Drop | Reject]]) -> None:
+        counts: Counter[tuple[str, str]] = Counter()
+        now_ms = self._now_ms()
+        for entry, outcome in done:
+            if entry.state is State.GONE:
+                continue
+            self._let_go(line, entry)
+            entry.ledger.finish(entry.offset)
+            if isinstance(outcome, Emit):
+                counts["emitted", outcome.reason] += 1
+                if self._stage.last and entry.message.received_at:
+                    self._observer.delivered(max(0.0, (now_ms - entry.message.received_at) / 1000))
+            elif isinstance(outcome, Drop):
+                counts["dropped", outcome.reason] += 1
+            else:
+                counts["rejected", outcome.causes[0].code if outcome.causes else ""] += 1
+        if done:
+            self.last_progress = self._now()
+        for (kind, reason), count in counts.items():
+            self._observer.outcome(self._stage.name, line.org, kind, reason, count)
+
+    def _let_go(self, line: Line, entry: Entry) -> None:
+        if entry.state in (State.RESTING, State.WAITING):
+            self.resting -= 1
+        line.remove(entry)
+        self.held -= 1
+        self.held_bytes -= entry.size
+
+    # -- resting and waiting ------------------------------------------------------------------------
+
+    def _retry(self, line: Line, entry: Entry, outcome: Retry) -> None:
+        if not outcome.free:
+            entry.message.tries += 1
+        seconds = max(outcome.after_seconds, 0.0)
+        self._observer.outcome(self._stage.name, line.org, "retried", outcome.cause.code, 1)
+        if self._over_budget(line):
+            due = self._now() + seconds
+            self._give_back(line, entry, entry.key, entry.message.lanes[-1], "waiting", outcome.cause, wake=lambda: self._now() >= due)
+            return
+        line.rest(entry, State.RESTING)
+        self.resting += 1
+        entry.cancel = asyncio.get_running_loop().call_later(seconds, self._wake, line, entry).cancel
+        self._consider(line)
+
+    def _wait(self, line: Line, entry: Entry, outcome: Wait) -> None:
+        message = entry.message
+        if not message.waited_since_ms:
+            message.waited_since_ms = self._now_ms()
+            self._observer.outcome(self._stage.name, line.org, "waiting", outcome.cause.code, 1)
+        if self._tables[outcome.table].get(outcome.key) != outcome.seen:
+            line.rest(entry, State.WAITING)
+            self.resting += 1
+            self._wake(line, entry)
+            return
+        if self._over_budget(line):
+            table, key, seen = self._tables[outcome.table], outcome.key, outcome.seen
+            lane = outcome.lane or message.lanes[-1]
+            self._give_back(line, entry, message.key_of(lane), lane, "waiting", outcome.cause, wake=lambda: table.get(key) != seen)
+            return
+        line.rest(entry, State.WAITING)
+        self.resting += 1
+        timer = None
+        if outcome.longest_seconds is not None:
+            left = outcome.longest_seconds - (self._now_ms() - message.waited_since_ms) / 1000
+            timer = asyncio.get_running_loop().call_later(max(0.0, left), self._wake, line, entry)
+
+        def cancel() -> None:
+            self._waits.remove(outcome.table, outcome.key, entry)
+            if timer is not None:
+                timer.cancel()
+
+        entry.cancel = cancel
+        self._waits.add(outcome.table, outcome.key, outcome.seen, entry, lambda: self._wake(line, entry))
+        self._consider(line)
+
+    def _is_overdue(self, entry: Entry, outcome: Wait) -> bool:
+        since = entry.message.waited_since_ms
+        return outcome.longest_seconds is not None and bool(since) and self._now_ms() - since >= outcome.longest_seconds * 1000
+
+    def _wake(self, line: Line, entry: Entry) -> None:
+        if entry.state not in (State.RESTING, State.WAITING):
+            return
+        if entry.cancel is not None:
+            entry.cancel()
+        self.resting -= 1
+        line.wake(entry)
+        self._consider(line)
+
+    def _over_budget(self, line: Line) -> bool:
+        return self.resting >= self._limits.resting_messages or line.resting >= self._limits.org_resting_messages
+
+    # -- lanes --------------------------------------------------------------------------------------
+
+    def _block(self, entry: Entry, outcome: Block) -> None:
+        """The lane waits: what is held of it and not in flight goes back to the log, in every partition."""
+        key = entry.message.key_of(outcome.lane)
+        narrowest = key == entry.key
+        if not narrowest and self.board.block(outcome.lane, outcome.cause, outcome.at_least_seconds):
+            log.warning("lane is blocked", stage=self._stage.name, lane=outcome.lane, code=outcome.cause.code)
+        line = self._lines[entry.message.org]
+        if narrowest:
+            entry.message.tries += 1
+            seconds = max(outcome.at_least_seconds or 0.0, self._rest(entry))
+            due = self._now() + seconds
+            self._give_back(line, entry, key, outcome.lane, "blocked", outcome.cause, wake=lambda: self._now() >= due)
+            return
+        for ledger in {id(other.ledger): other.ledger for other in self._entries()}.values():
+            for held in ledger.covered_by(key):
+                if held.body.state is not State.RUNNING:
+                    self._give_back(line, held.body, key, outcome.lane, "blocked", outcome.cause)
+        self._give_back(line, entry, key, outcome.lane, "blocked", outcome.cause)
+
+    def _entries(self) -> list[Entry]:
+        return [held.body for ledger in self.ledgers() for held in ledger.unfinished.values()]
+
+    ledgers: Callable[[], list[Ledger[Entry]]] = staticmethod(list)
+    """The ledgers of all partitions that are held; set by the worker."""
+
+    def _give_back(
+        self, line: Line, entry: Entry, key: LaneKey, lane: str, state: str, cause: Cause, wake: Callable[[], bool] | None = None
+    ) -> None:
+        """The message goes back to the log: its lane, or a narrower one that lags already, comes to it later."""
+        self._let_go(line, entry)
+        lag = entry.ledger.release(entry.offset, key)
+        self.tell(lag, lane if lag.key == key else lag.name, state if lag.key == key else lag.state, cause, wake if lag.key == key else lag.wake)
+        self.changed.set()
+
+    def pass_over(self, ledger: Ledger[Entry], message: Message, key: LaneKey, closed: Closed | None) -> Lag:
+        """A message that was read but can't be held: the closed lane (None: the org's, which is busy) lags from here on, or a narrower one that lags already."""
+        lane = message.shared_lanes[0] if closed is None else closed.lane
+        lane_key = message.key_of(lane)
+        lag = ledger.cover(message.record.offset, key, message.record.timestamp_ms, lane_key)
+        lag.passed += 1
+        state, cause = ("busy", BUSY) if closed is None else (closed.state, closed.cause)
+        if lag.key == lane_key:
+            self.tell(lag, lane, state, cause)
+        else:
+            self.tell(lag, lag.name or message.lanes[-1], state, cause)
+        return lag
+
+    def tell(self, lag: Lag, lane: str, state: str, cause: Cause, wake: Callable[[], bool] | None = None) -> None:
+        """Writes beside a lagging lane why it lags."""
+        if not lag.since_ms:
+            lag.since_ms = self._now_ms()
+        lag.name, lag.state, lag.wake = lane, state, wake
+        lag.cause = f"{cause.code}: {cause.message}"
+        lag.mend = cause.hint
+
+    def is_ready(self, lag: Lag, lanes: Sequence[str]) -> bool:
+        """Whether a lagging lane (its own name and the wider ones, as far as known) may be swept now."""
+        if lag.wake is not None and not lag.wake():
+            return False
+        if lag.state == "busy" and lanes and not self.has_room(lanes[0].removeprefix("org:")):
+            return False
+        return self.board.is_open(lanes) and not any(self._stage.gate.lane_closed(lane) for lane in lanes)
+
+    # -- letting go ---------------------------------------------------------------------------------
+
+    def forget_idle(self, ledgers: Sequence[Ledger[Entry]]) -> None:
+        """The partitions are going: what is held of them and not in flight is worked on no more. The ledgers still know it as unfinished."""
+        for ledger in ledgers:
+            for held in ledger.unfinished.values():
+                if held.body.state not in (State.RUNNING, State.GONE):
+                    self._let_go(self._lines[held.body.message.org], held.body)
+
+    def forget(self, ledgers: Sequence[Ledger[Entry]]) -> None:
+        """The partitions are gone: nothing of them is held any more; what is in flight will find its entry gone."""
+        for ledger in ledgers:
+            for held in ledger.unfinished.values():
+                if held.body.state is not State.GONE:
+                    self._let_go(self._lines[held.body.message.org], held.body)
+        for org in [org for org, line in self._lines.items() if not len(line) and not line.running and line.timer is None]:
+            del self._lines[org]
+        self.changed.set()
+
+    def in_flight(self, ledgers: Sequence[Ledger[Entry]]) -> int:
+        """How many messages of these partitions are in a batch under way."""
+        return sum(held.body.state is State.RUNNING for ledger in ledgers for held in ledger.unfinished.values())
+
+    async def quiet(self, ledgers: Sequence[Ledger[Entry]]) -> None:
+        """Returns when nothing of these partitions is in flight."""
+        while self.in_flight(ledgers):
+            self.changed.clear()
+            if self.in_flight(ledgers):
+                await self.changed.wait()
+
+
+def _unreadable(message: Message) -> Reject:
+    return Reject((Cause(code="unreadable_record", message=message.unreadable, hint="Something else than Turnout wrote it: see its bytes."),))

@@ -1,0 +1,169 @@
+"""The messages of one org that a worker holds, across its partitions: what may go into the next batch.
+
+Two messages with one exclusion key (here: one record key) are never in flight at once, and within an order key nothing starts before its
+predecessor is finished. Decides; starts nothing.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+
+from pipeline.lanes import LaneKey
+from pipeline.ledger import Ledger
+from pipeline.messages import Message
+
+
+class State(Enum):
+    """Where a held message stands."""
+
+    QUEUED = "queued"
+    LISTED = "listed"
+    RUNNING = "running"
+    RESTING = "resting"
+    WAITING = "waiting"
+    GONE = "gone"
+
+
+class Entry:
+    """One held message and its place."""
+
+    __slots__ = ("asked", "cancel", "key", "ledger", "message", "serial", "size", "state")
+
+    def __init__(self, message: Message, ledger: "Ledger[Entry]", key: LaneKey, serial: str) -> None:
+        self.message = message
+        self.ledger = ledger
+        self.key = key
+        """Its narrowest lane: the order key."""
+        self.serial = serial
+        """Batches that share a serial do not run side by side; empty: none."""
+        self.state = State.QUEUED
+        self.cancel: Callable[[], None] | None = None
+        """Ends the timer or the wait that it rests on."""
+        self.asked: tuple[str, str, bytes | None] | None = None
+        """Table, key and row of the last wait for which it has asked: asked once."""
+        self.size = len(message.record.value or b"") + 500
+
+    @property
+    def offset(self) -> int:
+        return self.message.record.offset
+
+
+class Line:
+    """See the module. One a worker, stage and org."""
+
+    __slots__ = ("_by_key", "_ready", "active", "batch_max", "first_ready_at", "org", "resting", "running", "serials", "timer", "wait_seconds")
+
+    def __init__(self, org: str, batch_max: int, wait_seconds: float) -> None:
+        self.org = org
+        self._by_key: dict[str, Entry | list[Entry]] = {}
+        self._ready: deque[Entry] = deque()
+        self.active = 0
+        """Messages queued or in flight: what the bound of work in flight counts."""
+        self.resting = 0
+        """Messages that rest before a retry or wait for a row: they have a budget of their own."""
+        self.running = 0
+        """Batches under way."""
+        self.serials: set[str] = set()
+        self.batch_max = batch_max
+        self.wait_seconds = wait_seconds
+        self.first_ready_at = 0.0
+        self.timer: Callable[[], None] | None = None
+
+    def __len__(self) -> int:
+        return self.active + self.resting
+
+    @property
+    def ready(self) -> int:
+        """How many could go now (at most: some may have left since)."""
+        return len(self._ready)
+
+    def add(self, entry: Entry) -> None:
+        """Takes a message in; of one order key they come in the order of the log."""
+        self.active += 1
+        key = entry.message.key
+        known = self._by_key.get(key)
+        if known is None:
+            self._by_key[key] = entry
+            entry.state = State.LISTED
+            self._ready.append(entry)
+        else:
+            entries = [known] if isinstance(known, Entry) else known
+            # A sweep brings older messages than live reading did: order is that of the log.
+            place = len(entries)
+            while place and entries[place - 1].offset > entry.offset:
+                place -= 1
+            entries.insert(place, entry)
+            self._by_key[key] = entries
+            self._promote(key)
+
+    def take(self, most: int) -> list[Entry]:
+        """The next batch, at most `most` messages, now running; none of a serial that runs already."""
+        batch: list[Entry] = []
+        kept: list[Entry] = []
+        serials: set[str] = set()
+        ready = self._ready
+        while ready and len(batch) < most:
+            entry = ready.popleft()
+            if entry.state is not State.LISTED:
+                continue
+            if entry.serial and entry.serial in self.serials:
+                kept.append(entry)
+                continue
+            entry.state = State.RUNNING
+            if entry.serial:
+                serials.add(entry.serial)
+            batch.append(entry)
+        ready.extendleft(reversed(kept))
+        self.serials |= serials
+        return batch
+
+    def rest(self, entry: Entry, state: State) -> None:
+        """A running message rests before a retry, or waits for a row: others of its exclusion key may go."""
+        entry.state = state
+        self.active -= 1
+        self.resting += 1
+        self._promote(entry.message.key)
+
+    def wake(self, entry: Entry) -> None:
+        """It has rested."""
+        entry.state = State.QUEUED
+        entry.cancel = None
+        self.resting -= 1
+        self.active += 1
+        self._promote(entry.message.key)
+
+    def remove(self, entry: Entry) -> None:
+        """It is finished, or given back to the log."""
+        if entry.state in (State.RESTING, State.WAITING):
+            self.resting -= 1
+        else:
+            self.active -= 1
+        if entry.cancel is not None:
+            entry.cancel()
+            entry.cancel = None
+        entry.state = State.GONE
+        key = entry.message.key
+        known = self._by_key[key]
+        if known is entry:
+            del self._by_key[key]
+            return
+        assert isinstance(known, list)
+        known.remove(entry)
+        if known:
+            self._promote(key)
+        else:
+            del self._by_key[key]
+
+    def _promote(self, key: str) -> None:
+        """Lists the first message of this exclusion key that may go: none is in flight or listed, and none of its order key is before it."""
+        known = self._by_key.get(key)
+        entries = [known] if isinstance(known, Entry) else known or []
+        if any(entry.state in (State.RUNNING, State.LISTED) for entry in entries):
+            return
+        before: set[LaneKey] = set()
+        for entry in entries:
+            if entry.state is State.QUEUED and entry.key not in before:
+                entry.state = State.LISTED
+                self._ready.append(entry)
+                return
+            before.add(entry.key)

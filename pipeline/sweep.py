@@ -1,0 +1,176 @@
+"""The sweep: one group-less reader a worker that serves lagging lanes, one partition at a time, until they meet the main cursor.
+
+It reads a partition from the lowest cursor of the lanes that are ready, takes their messages only, and leaves every other message alone.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import anyio
+import structlog
+
+from pipeline.dispatch import Dispatcher
+from pipeline.errors import OffsetOutOfRange, TransportError
+from pipeline.lanes import LaneKey
+from pipeline.ledger import Lag, Ledger, Verdict
+from pipeline.lines import Entry
+from pipeline.messages import Message
+from pipeline.records import Record
+from pipeline.transport import Reader
+
+log = structlog.get_logger()
+
+_IDLE_SECONDS = 0.25
+_FETCH_RECORDS = 2_000
+_HAND_OVER_WITHIN = 4_000
+"""Live reading pauses while the sweep makes up the last so many offsets."""
+
+
+class Swept(Protocol):
+    """One partition as the sweep sees it."""
+
+    number: int
+    ledger: Ledger[Entry]
+    hand_over: bool
+    """While True, live reading of this partition pauses."""
+
+    @property
+    def is_held(self) -> bool:
+        """False once the partition is being let go of."""
+
+    def message(self, record: Record) -> Message: ...
+
+
+class Sweep:
+    """See the module."""
+
+    def __init__(
+        self,
+        topic: str,
+        reader: Reader,
+        dispatcher: Dispatcher,
+        partitions: Callable[[], Sequence[Swept]],
+        *,
+        live_is_busy: Callable[[], bool],
+        lost: Callable[[Swept, Sequence[Lag]], Awaitable[None]],
+        share: float,
+    ) -> None:
+        self._topic, self._reader, self._dispatcher, self._partitions = topic, reader, dispatcher, partitions
+        self._live_is_busy, self._lost, self._share = live_is_busy, lost, share
+        self._last = -1
+        self._kept: tuple[int, Sequence[Record]] | None = None
+        """What was fetched and not yet looked at when a pass ended: partition and records."""
+
+    async def run(self) -> None:
+        """Serves ready lanes for ever."""
+        await self._reader.start()
+        try:
+            while True:
+                partition = self._next()
+                if partition is None:
+                    await self._idle()
+                    continue
+                try:
+                    await self._pass(partition)
+                except TransportError as error:
+                    log.warning("the sweep can't read now", partition=partition.number, error=str(error))
+                    await anyio.sleep(_IDLE_SECONDS)
+                finally:
+                    partition.hand_over = False
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._reader.stop()
+
+    async def _idle(self) -> None:
+        """Until something may have become ready; lanes that rest by time are looked at again shortly."""
+        self._dispatcher.changed.clear()
+        with anyio.move_on_after(_IDLE_SECONDS):
+            await self._dispatcher.changed.wait()
+
+    def _next(self) -> Swept | None:
+        """The next partition, in turn, that has a lane to serve."""
+        if self._dispatcher.full:
+            return None
+        held = sorted((partition for partition in self._partitions() if partition.is_held), key=lambda partition: partition.number)
+        for partition in [other for other in held if other.number > self._last] + [other for other in held if other.number <= self._last]:
+            if self._ready(partition, 0):
+                self._last = partition.number
+                return partition
+        return None
+
+    def _ready(self, partition: Swept, position: int) -> dict[LaneKey, Lag]:
+        """The lanes that may be served now and whose cursors are not below `position`."""
+        ledger = partition.ledger
+        return {
+            key: lag
+            for key, lag in ledger.lagging.items()
+            if not lag.following and lag.read >= position and self._may_go(ledger, lag)
+        }
+
+    def _may_go(self, ledger: Ledger[Entry], lag: Lag) -> bool:
+        wider = ledger.wider_lagging(lag)
+        return self._dispatcher.is_ready(lag, _names(lag.name)) and all(self._dispatcher.is_ready(other, _names(other.name)) for other in wider)
+
+    async def _pass(self, partition: Swept) -> None:
+        ledger = partition.ledger
+        position = min(lag.read for lag in self._ready(partition, 0).values())
+        fetched = self._again(partition.number, position)
+        if not fetched:
+            self._reader.assign({(self._topic, partition.number): position})
+        while partition.is_held and not self._dispatcher.full and (active := self._ready(partition, position)):
+            started = anyio.current_time()
+            partition.hand_over = ledger.main - position <= _HAND_OVER_WITHIN
+            if position < ledger.main:
+                if not fetched:
+                    try:
+                        fetched = await self._reader.fetch(1.0, _FETCH_RECORDS)
+                    except OffsetOutOfRange:
+                        await self._lost(partition, list(active.values()))
+                        return
+                    if not partition.is_held:
+                        return
+                if not fetched:
+                    # Nothing came: offsets up to the reader's position are gone (compacted, or a transaction's mark).
+                    position = max(position, min(self._reader.position(self._topic, partition.number), ledger.main))
+                looked_at, position = self._look(partition, fetched, active, position)
+                fetched = fetched[looked_at:]
+            for lag in active.values():
+                ledger.swept(lag, position)
+            if not partition.hand_over and self._live_is_busy():
+                await anyio.sleep((anyio.current_time() - started) * (1 / self._share - 1))
+            else:
+                await anyio.sleep(0)
+        self._kept = (partition.number, fetched) if fetched else None
+
+    def _again(self, number: int, position: int) -> Sequence[Record]:
+        """What the last pass fetched and left, where this one begins just there."""
+        kept, self._kept = self._kept, None
+        return kept[1] if kept is not None and kept[0] == number and kept[1][0].offset == position else ()
+
+    def _look(self, partition: Swept, records: Sequence[Record], active: dict[LaneKey, Lag], position: int) -> tuple[int, int]:
+        """Takes what belongs to the active lanes; a lane that can take no more leaves `active`. Returns how many were looked at, and the next offset."""
+        ledger, dispatcher = partition.ledger, self._dispatcher
+        for index, record in enumerate(records):
+            if record.offset >= ledger.main:
+                return index, ledger.main
+            if not active:
+                return index, record.offset
+            message = partition.message(record)
+            key = message.lane_key
+            verdict = ledger.sweep(record.offset, key, record.timestamp_ms, active)
+            if verdict is Verdict.TAKE:
+                closed = dispatcher.closed(message)
+                if closed is None and not dispatcher.is_busy(message):
+                    dispatcher.hold(message, ledger, key)
+                else:
+                    active.pop(dispatcher.pass_over(ledger, message, key, closed).key, None)
+            position = record.offset + 1
+        return len(records), position
+
+
+def _names(name: str) -> tuple[str, ...]:
+    """A lane's name and those of the wider ones, wide to narrow; none for a lane whose name is not known."""
+    if not name:
+        return ()
+    parts = name.split("/")
+    return tuple("/".join(parts[: count + 1]) for count in range(len(parts)))

@@ -1,0 +1,182 @@
+"""Tables: compacted topics, each read whole into memory by one group-less reader, and the waits on their rows."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+
+import anyio
+import structlog
+
+from pipeline.errors import OffsetOutOfRange, TransportError
+from pipeline.records import Record
+from pipeline.transport import Reader, Transport
+
+log = structlog.get_logger()
+
+_FETCH_SECONDS = 0.5
+_FETCH_RECORDS = 5_000
+_PAUSE_AFTER_ERROR_SECONDS = 1.0
+
+
+class Table:
+    """One table in memory: key to row, as bytes. What this process wrote is there as soon as it is acknowledged."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._rows: dict[str, bytes] = {}
+        self._ahead: dict[str, int] = {}
+        self._listeners: list[Callable[[str], None]] = []
+
+    def get(self, key: str) -> bytes | None:
+        return self._rows.get(key)
+
+    def items(self) -> Iterator[tuple[str, bytes]]:
+        """A snapshot of all rows."""
+        return iter(list(self._rows.items()))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """Calls `listener` with the key after each change of a row."""
+        self._listeners.append(listener)
+
+    def written(self, key: str, value: bytes | None, offset: int) -> None:
+        """A row of this process's own was acknowledged at `offset` (a key has one partition): older records of it no longer count."""
+        if offset > self._ahead.get(key, -1):
+            self._ahead[key] = offset
+            self._set(key, value)
+
+    def read(self, record: Record) -> None:
+        """A record of the topic was read."""
+        try:
+            key = (record.key or b"").decode()
+        except UnicodeDecodeError:
+            log.warning("table row with an unreadable key was passed over", table=self.name, partition=record.partition, offset=record.offset)
+            return
+        ahead = self._ahead.get(key)
+        if ahead is not None:
+            if record.offset < ahead:
+                return
+            del self._ahead[key]
+        self._set(key, record.value)
+
+    def _set(self, key: str, value: bytes | None) -> None:
+        if value is None:
+            self._rows.pop(key, None)
+        else:
+            self._rows[key] = value
+        for listener in self._listeners:
+            listener(key)
+
+
+class Tables:
+    """All tables that a process needs, and the one reader that keeps them."""
+
+    def __init__(self, transport: Transport, names: Sequence[str]) -> None:
+        self._transport = transport
+        self._tables = {name: Table(name) for name in names}
+        self._reader: Reader | None = None
+        self._positions: dict[tuple[str, int], int] = {}
+        self._progress = asyncio.Event()
+
+    def __getitem__(self, name: str) -> Table:
+        return self._tables[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tables
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Reads for ever; started when every table is as new as its topic was at the start. Raises TopicMissing then."""
+        if not self._tables:
+            task_status.started()
+            await anyio.sleep_forever()
+        reader = self._reader = self._transport.reader()
+        await reader.start()
+        try:
+            await self._rewind()
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._read_on, reader)
+                await self.caught_up()
+                task_status.started()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await reader.stop()
+
+    async def caught_up(self) -> None:
+        """Returns when the tables hold all that their topics held when it was called."""
+        missing: dict[tuple[str, int], int] = {}
+        for name in self._tables:
+            for partition, (start, end) in (await self._transport.cluster.offsets(name)).items():
+                if end > start:
+                    missing[name, partition] = end
+        while True:
+            self._progress.clear()
+            missing = {place: end for place, end in missing.items() if self._positions.get(place, 0) < end}
+            if not missing:
+                return
+            await self._progress.wait()
+
+    async def _rewind(self) -> None:
+        """Every table from the start of its log."""
+        assert self._reader is not None
+        starts: dict[tuple[str, int], int] = {}
+        for name in self._tables:
+            for partition, (start, _) in (await self._transport.cluster.offsets(name)).items():
+                starts[name, partition] = start
+        self._positions = dict(starts)
+        self._reader.assign(starts)
+
+    async def _read_on(self, reader: Reader) -> None:
+        while True:
+            try:
+                records = await reader.fetch(_FETCH_SECONDS, _FETCH_RECORDS)
+            except OffsetOutOfRange as error:
+                # The topic was deleted and made again, or cut: what is there now is the truth, on top of what is known.
+                log.warning("table is read again from its start", table=error.topic, partition=error.partition)
+                await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
+                await self._rewind()
+                continue
+            except TransportError as error:
+                log.warning("tables can't be read now", error=str(error))
+                await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
+                continue
+            for record in records:
+                self._tables[record.topic].read(record)
+            for place in self._positions:
+                self._positions[place] = max(self._positions[place], reader.position(*place))
+            self._progress.set()
+
+
+class Waits:
+    """Who waits for which row. Pure bookkeeping: waking is the caller's."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._waiting: dict[tuple[str, str], dict[object, Callable[[], None]]] = defaultdict(dict)
+        self._watched: set[str] = set()
+
+    def add(self, table: str, key: str, seen: bytes | None, waiter: object, wake: Callable[[], None]) -> bool:
+        """Waits, unless the row is no longer the one that was seen: then False, and nothing waits."""
+        if self._tables[table].get(key) != seen:
+            return False
+        if table not in self._watched:
+            self._watched.add(table)
+            self._tables[table].subscribe(lambda key, table=table: self._changed(table, key))  # type: ignore[misc]
+        self._waiting[table, key][waiter] = wake
+        return True
+
+    def others(self, table: str, key: str) -> int:
+        """How many wait for this row."""
+        return len(self._waiting.get((table, key), ()))
+
+    def remove(self, table: str, key: str, waiter: object) -> None:
+        waiting = self._waiting.get((table, key))
+        if waiting is not None:
+            waiting.pop(waiter, None)
+            if not waiting:
+                del self._waiting[table, key]
+
+    def _changed(self, table: str, key: str) -> None:
+        for wake in list(self._waiting.pop((table, key), {}).values()):
+            wake()

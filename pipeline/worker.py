@@ -1,0 +1,478 @@
+"""One worker of one stage: a member of its group. Takes partitions, reads them live, commits, and lets go of them.
+
+The only place that commits. Working on messages is the dispatcher's, lagging lanes are the sweep's.
+"""
+
+import asyncio
+import dataclasses
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+import anyio
+import anyio.abc
+import msgspec
+import structlog
+
+from pipeline.delivery import deliver
+from pipeline.dispatch import Dispatcher
+from pipeline.errors import CommitRefused, MetadataError, OffsetOutOfRange, TransportError
+from pipeline.ledger import Lag, Ledger, Verdict
+from pipeline.lines import Entry
+from pipeline.messages import REPLAY, Message
+from pipeline.metadata import Progress, decode
+from pipeline.records import Commit, Outgoing, Record
+from pipeline.stage import Observer, Stage
+from pipeline.sweep import Sweep, Swept
+from pipeline.tables import Tables
+from pipeline.transport import Transport
+from schemas.tables import LaneRow
+
+log = structlog.get_logger()
+
+LANES = "lanes"
+OFFSETS_LOST = b"offsets-lost"
+"""The replay mark of what is read again because the group's offsets were gone."""
+
+_FETCH_SECONDS = 0.2
+_PAUSE_AFTER_ERROR_SECONDS = 1.0
+_LANE_ROWS_SECONDS = 2.0
+_encoder = msgspec.json.Encoder()
+
+
+class Partition:
+    """One assigned partition. It lives as long as its assignment; nothing of an earlier one survives."""
+
+    def __init__(self, number: int, stage: Stage, ledger: Ledger[Entry], *, held_since_ms: int, hold_creates_until_ms: int, replay_until: int) -> None:
+        self.number = number
+        self.ledger = ledger
+        self.hand_over = False
+        self.closing = False
+        self.stashed: list[Record] = []
+        """Read while the sweep hands over, not yet looked at."""
+        self.committed_changes = -1
+        self.told_lanes: dict[str, LaneRow] = {}
+        self._stage = stage
+        self._held_since_ms = held_since_ms
+        self._hold_creates_until_ms = hold_creates_until_ms
+        self._repeats_below = ledger.main
+        self._replay_until = replay_until
+
+    @property
+    def is_held(self) -> bool:
+        return not self.closing
+
+    def message(self, record: Record) -> Message:
+        """The record as this stage's steps see it."""
+        if record.offset < self._replay_until:
+            record = record._replace(headers=(*record.headers, (REPLAY, OFFSETS_LOST)))
+        message = Message(record)
+        message.shared_lanes = self._stage.shared_lanes(message)
+        message.urgent = self._stage.urgent(message)
+        message.held_since_ms = self._held_since_ms
+        message.hold_creates_until_ms = self._hold_creates_until_ms
+        return message
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a worker can do its work and makes progress."""
+
+    ready: bool
+    reason: str = ""
+
+
+class Worker:
+    """See the module."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        transport: Transport,
+        tables: Tables,
+        observer: Observer,
+        *,
+        clock: Callable[[], float] = time.time,
+        random: Callable[[], float],
+    ) -> None:
+        self.stage = stage
+        self._transport, self._tables, self._observer = transport, tables, observer
+        self._clock, self._random = clock, random
+        self._writer = transport.writer()
+        self._group = transport.group_reader(stage.reads, stage.name, self)
+        self._dispatcher = Dispatcher(stage, tables, self._writer, observer, clock=clock, lease_seconds=self._group.lease_seconds)
+        self._dispatcher.ledgers = lambda: [partition.ledger for partition in self._partitions.values()]
+        self._partitions: dict[int, Partition] = {}
+        self._loading: dict[int, asyncio.Event] = {}
+        self._stopped_partitions: dict[int, str] = {}
+        self._assignment = 0
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._joined = False
+        self._stop = asyncio.Event()
+        self._last_live = 0.0
+        self._commit_lock = anyio.Lock()
+
+    # -- life ---------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Works until `stop`; then stops in two phases and returns."""
+        await self._writer.start()
+        try:
+            async with anyio.create_task_group() as tasks, anyio.create_task_group() as work:
+                self._tasks = tasks
+                self._dispatcher.start(work)
+                sweep = Sweep(
+                    self.stage.reads,
+                    self._transport.reader(),
+                    self._dispatcher,
+                    self._swept,
+                    live_is_busy=lambda: asyncio.get_running_loop().time() - self._last_live < 0.1,
+                    lost=self._lost,
+                    share=self.stage.limits.sweep_share,
+                )
+                await self._group.start()
+                tasks.start_soon(sweep.run)
+                tasks.start_soon(self._read_live)
+                tasks.start_soon(self._commit_on)
+                task_status.started()
+                await self._stop.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(self.stage.limits.stop_seconds + 30):
+                await self._group.stop()
+                await self._writer.stop()
+
+    async def stop(self) -> None:
+        """Two phases: no more intake and what is in flight finished; then the commit, and leaving the group."""
+        self._dispatcher.stop_intake()
+        drained = False
+        with anyio.move_on_after(self.stage.limits.stop_seconds):
+            await self._dispatcher.quiet([partition.ledger for partition in self._partitions.values()])
+            drained = True
+        if not drained:
+            log.warning("stopped with calls in flight: they may be repeated", stage=self.stage.name)
+        await self._let_go(list(self._partitions), drained=drained)
+        self._stop.set()
+
+    def health(self) -> Health:
+        """For /readyz. A worker without partitions is ready."""
+        if not self._joined:
+            return Health(False, f"{self.stage.name}: has not joined its group yet")
+        if self._stopped_partitions:
+            number, reason = next(iter(self._stopped_partitions.items()))
+            return Health(False, f"{self.stage.name}: partition {number} is stopped: {reason}")
+        if self._loading:
+            return Health(False, f"{self.stage.name}: partitions are being taken over")
+        idle = asyncio.get_running_loop().time() - self._dispatcher.last_progress
+        if self._dispatcher.running_messages and idle > self.stage.limits.stuck_seconds:
+            return Health(False, f"{self.stage.name}: no progress for {idle:.0f} s with work under way")
+        return Health(True)
+
+    def nudge(self, lane: str) -> None:
+        """Something about this lane was mended: what is blocked at or below it is tried at once."""
+        self._dispatcher.board.nudge(lane)
+        self._dispatcher.changed.set()
+
+    def _swept(self) -> Sequence[Swept]:
+        return list(self._partitions.values())
+
+    # -- taking and letting go ------------------------------------------------------------------------
+
+    async def assigned(self, partitions: frozenset[int]) -> None:
+        """The group gave these. They are worked on once their ledgers are loaded, each on its own."""
+        self._joined = True
+        self._assignment += 1
+        self._observer.rebalanced(self.stage.name, len(partitions))
+        assert self._tasks is not None
+        for number in sorted(partitions):
+            if number not in self._partitions:
+                self._loading[number] = asyncio.Event()
+        if self._loading:
+            self._tasks.start_soon(self._take, sorted(self._loading), self._assignment)
+
+    async def revoked(self, partitions: frozenset[int]) -> None:
+        """They go: what is in flight is finished within the grace time and committed; the rest is the next owner's."""
+        for number in partitions:
+            self._loading.pop(number, None)
+            self._stopped_partitions.pop(number, None)
+        leaving = [self._partitions[number] for number in partitions if number in self._partitions]
+        for partition in leaving:
+            partition.closing = True
+        # Nothing more of them is started; only what is in flight stays, to be finished.
+        self._dispatcher.forget_idle([partition.ledger for partition in leaving])
+        drained = False
+        with anyio.move_on_after(self.stage.limits.grace_seconds):
+            await self._dispatcher.quiet([partition.ledger for partition in leaving])
+            drained = True
+        if not drained:
+            log.warning("partitions were let go of with calls in flight: the next owner waits for them", stage=self.stage.name)
+        await self._let_go([partition.number for partition in leaving], drained=drained)
+
+    async def _let_go(self, numbers: Sequence[int], *, drained: bool) -> None:
+        for number in numbers:
+            self._partitions[number].closing = True
+        try:
+            with anyio.move_on_after(10):
+                await self._commit([self._partitions[number] for number in numbers], drained=drained)
+        except TransportError as error:
+            log.warning("the last commit was not taken: some messages will be repeated", stage=self.stage.name, error=str(error))
+        self._dispatcher.forget([self._partitions[number].ledger for number in numbers])
+        for number in numbers:
+            self._partitions.pop(number, None)
+
+    async def _take(self, numbers: Sequence[int], assignment: int) -> None:
+        """Loads the ledgers of newly assigned partitions; tries until it can, or until they are gone again."""
+        while True:
+            try:
+                await self._tables.caught_up()
+                commits = await self._group.committed(numbers)
+                bounds = await self._transport.cluster.offsets(self.stage.reads)
+                break
+            except TransportError as error:
+                log.warning("partitions can't be taken over yet", stage=self.stage.name, error=str(error))
+                await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
+        for number in numbers:
+            if assignment != self._assignment or number not in self._loading:
+                continue
+            del self._loading[number]
+            partition = self._load(number, commits[number], bounds[number])
+            if partition is not None:
+                self._partitions[number] = partition
+                self._group.seek(number, partition.ledger.main)
+        self._dispatcher.changed.set()
+
+    def _load(self, number: int, commit: Commit | None, bounds: tuple[int, int]) -> Partition | None:
+        """The partition as its last owner left it; None, and told loudly, where that can't be known."""
+        start, end = bounds
+        now_ms = int(self._clock() * 1000)
+        where = {"stage": self.stage.name, "partition": number}
+        progress: Progress | None = None
+        replay_until = 0
+        if commit is None:
+            if self._tables[LANES].get(self._group_row(number)) is not None:
+                self._observer.incident(self.stage.name, "offsets_lost", 1)
+                log.error("the group's offsets are gone: the log is read from its start, marked as a replay", start=start, end=end, **where)
+                replay_until = end
+            elif start > 0:
+                self._observer.incident(self.stage.name, "started_late", 1)
+                log.error("the log does not begin at 0: what was before is not known to this group", start=start, **where)
+            offset = start
+        else:
+            try:
+                progress = decode(commit.metadata)
+            except MetadataError as error:
+                reason = (
+                    f"its offset was moved by something else than Turnout ({error}): move on from there with "
+                    f"`turnout cursors assume-none`, or go back with `turnout cursors restore`"
+                )
+                self._stopped_partitions[number] = reason
+                self._observer.incident(self.stage.name, "foreign_commit", 1)
+                log.error("partition is stopped: messages that were passed over could be lost", reason=reason, **where)
+                return None
+            offset = commit.offset
+            if offset > end or any(cursor.offset > end for cursor in progress.cursors.values()):
+                self._observer.incident(self.stage.name, "log_recreated", 1)
+                log.error("the log ends before the committed offset: it was made anew, and is read from its start", committed=offset, end=end, **where)
+                offset, progress, replay_until = start, None, end
+            elif offset < start:
+                self._observer.incident(self.stage.name, "offsets_below_log", start - offset)
+                log.error("messages were deleted before they were worked on", lane="all", lost_from=offset, lost_to=start, **where)
+                offset = start
+        ledger: Ledger[Entry] = Ledger(offset, progress)
+        clean = commit is None or (progress is not None and progress.drained)
+        hold_until = 0 if clean else now_ms + int(self.stage.limits.takeover_seconds * 1000)
+        return Partition(number, self.stage, ledger, held_since_ms=now_ms, hold_creates_until_ms=hold_until, replay_until=replay_until)
+
+    def _group_row(self, number: int) -> str:
+        """Key of the row that says that the group has committed here before."""
+        return f"{self.stage.name}|{number}|group"
+
+    # -- reading ------------------------------------------------------------------------------------
+
+    async def _read_live(self) -> None:
+        dispatcher = self._dispatcher
+        loop = asyncio.get_running_loop()
+        while True:
+            if dispatcher.full:
+                dispatcher.changed.clear()
+                with anyio.move_on_after(_FETCH_SECONDS):
+                    await dispatcher.changed.wait()
+                continue
+            for partition in self._partitions.values():
+                if partition.stashed and not partition.hand_over:
+                    stashed, partition.stashed = partition.stashed, []
+                    self._admit(partition, stashed)
+                    if not partition.stashed:
+                        self._group.resume([partition.number])
+            try:
+                fetched = await self._group.fetch(_FETCH_SECONDS, self.stage.limits.fetch_messages)
+            except OffsetOutOfRange as error:
+                await self._live_lost(error)
+                continue
+            except TransportError as error:
+                log.warning("the log can't be read now", stage=self.stage.name, error=str(error))
+                await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
+                continue
+            for number, records in fetched.items():
+                reading = self._partitions.get(number)
+                if reading is not None and records:
+                    self._last_live = loop.time()
+                    self._admit(reading, records)
+            await anyio.sleep(0)
+
+    def _admit(self, partition: Partition, records: Sequence[Record]) -> None:
+        ledger, dispatcher = partition.ledger, self._dispatcher
+        if partition.closing:
+            return
+        for index, record in enumerate(records):
+            if partition.hand_over:
+                partition.stashed.extend(records[index:])
+                self._group.pause([partition.number])
+                return
+            message = partition.message(record)
+            key = message.lane_key
+            closed = dispatcher.closed(message) if ledger.follows(key) else None
+            if closed is not None or (ledger.follows(key) and dispatcher.is_busy(message)):
+                dispatcher.pass_over(ledger, message, key, closed).passed -= 1
+            lag = ledger.owner(key)
+            urgent = message.urgent and lag is not None and lag.state in ("busy", "waiting")
+            if ledger.live(record.offset, key, record.timestamp_ms, urgent=urgent) is Verdict.TAKE:
+                dispatcher.hold(message, ledger, key)
+
+    async def _live_lost(self, error: OffsetOutOfRange) -> None:
+        """Live reading stands outside the log: what is gone is told, and reading goes on at the log's start."""
+        partition = self._partitions.get(error.partition)
+        start, end = (await self._transport.cluster.offsets(self.stage.reads))[error.partition]
+        if partition is None:
+            return
+        self._observer.incident(self.stage.name, "offsets_below_log" if error.offset < start else "log_recreated", 1)
+        log.error("live reading stood outside the log", stage=self.stage.name, partition=error.partition, offset=error.offset, start=start, end=end)
+        if error.offset > end:
+            await self._dispatcher.quiet([partition.ledger])
+            self._dispatcher.forget([partition.ledger])
+            self._partitions[error.partition] = Partition(
+                error.partition, self.stage, Ledger(start), held_since_ms=int(self._clock() * 1000), hold_creates_until_ms=0, replay_until=end
+            )
+        else:
+            partition.ledger.skip_to(start)
+        self._group.seek(error.partition, start)
+
+    async def _lost(self, partition: Swept, lags: Sequence[Lag]) -> None:
+        """The log starts beyond the cursors of these lanes: a range was lost, and is told."""
+        start, _ = (await self._transport.cluster.offsets(self.stage.reads))[partition.number]
+        for lag in lags:
+            if lag.read < start:
+                self._observer.incident(self.stage.name, "offsets_below_log", start - lag.read)
+                log.error(
+                    "messages were deleted before they were worked on: mend it with `turnout backfill`",
+                    stage=self.stage.name, partition=partition.number, lane=lag.name or lag.key.hex(), lost_from=lag.read, lost_to=start,
+                    oldest_at_ms=lag.oldest_ms,
+                )  # fmt: skip
+                partition.ledger.swept(lag, start)
+
+    # -- committing ---------------------------------------------------------------------------------
+
+    async def _commit_on(self) -> None:
+        told_at = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            await anyio.sleep(self.stage.limits.commit_seconds)
+            try:
+                await self._commit([partition for partition in self._partitions.values() if not partition.closing], drained=False)
+                if loop.time() - told_at >= _LANE_ROWS_SECONDS:
+                    told_at = loop.time()
+                    await self._tell_lanes()
+            except CommitRefused as error:
+                log.warning("a commit was refused: the group goes on without this worker for now", stage=self.stage.name, error=str(error))
+            except TransportError as error:
+                log.warning("a commit was not taken; it is tried again", stage=self.stage.name, error=str(error))
+            self._tell_lag()
+
+    async def _commit(self, partitions: Sequence[Partition], *, drained: bool) -> None:
+        """The one place that commits: the value is a pure function of outcomes, and only changes are committed."""
+        async with self._commit_lock:
+            commits: dict[int, Commit] = {}
+            changes: dict[int, int] = {}
+            for partition in partitions:
+                ledger = partition.ledger
+                ledger.tidy()
+                if ledger.changes == partition.committed_changes and not drained:
+                    continue
+                encoded = ledger.commit(drained=drained)
+                commits[partition.number] = Commit(encoded.offset, encoded.text)
+                changes[partition.number] = ledger.changes
+            if not commits:
+                return
+            await self._group.commit(commits)
+            for partition in partitions:
+                if partition.number in changes:
+                    partition.committed_changes = changes[partition.number]
+            self._observer.committed(self.stage.name, len(commits))
+            await self._tell_group([number for number in commits if self._tables[LANES].get(self._group_row(number)) is None])
+
+    async def _tell_group(self, numbers: Sequence[int]) -> None:
+        now_ms = int(self._clock() * 1000)
+        row = _encoder.encode(LaneRow(lane="group", state="committed", since=now_ms, oldest_at=0))
+        await self._write_rows({self._group_row(number): row for number in numbers})
+
+    async def _write_rows(self, rows: Mapping[str, bytes | None]) -> None:
+        if not rows:
+            return
+        records = [Outgoing(LANES, key.encode(), value) for key, value in rows.items()]
+        acks = await deliver(self._writer, records, too_large=lambda index: (), random=self._random, replaced=lambda: None)
+        for (key, value), ack in zip(rows.items(), acks, strict=True):
+            self._tables[LANES].written(key, value, ack.offset)
+
+    # -- telling ------------------------------------------------------------------------------------
+
+    async def _tell_lanes(self) -> None:
+        """The table `lanes`: what a commit has no room for."""
+        rows: dict[str, bytes | None] = {}
+        for partition in list(self._partitions.values()):
+            told = {
+                f"{self.stage.name}|{partition.number}|{lag.name}": self._lane_row(lag)
+                for lag in list(partition.ledger.lagging.values())[: self.stage.limits.lanes_told]
+                if lag.name and not lag.following
+            }
+            for key, row in told.items():
+                if partition.told_lanes.get(key) != row:
+                    rows[key] = _encoder.encode(row)
+            prefix = f"{self.stage.name}|{partition.number}|"
+            stale = partition.told_lanes.keys() - told.keys()
+            if not partition.told_lanes:
+                stale |= {key for key, _ in self._tables[LANES].items() if key.startswith(prefix) and key not in told and not key.endswith("|group")}
+            rows.update(dict.fromkeys(stale))
+            partition.told_lanes = told
+        await self._write_rows(rows)
+
+    def _lane_row(self, lag: Lag) -> LaneRow:
+        blocked = self._dispatcher.board.blocked.get(lag.name)
+        next_try = 0
+        if blocked is not None:
+            next_try = int((self._clock() + blocked.next_try - asyncio.get_running_loop().time()) * 1000)
+        state = {"restored": "waiting"}.get(lag.state, lag.state)
+        return LaneRow(
+            lane=lag.name, state=state, since=lag.since_ms, oldest_at=lag.oldest_ms, waiting=lag.passed, at_least=lag.at_least,
+            cause=lag.cause, next_try_at=next_try // 1000 * 1000, mend=lag.mend,
+        )  # fmt: skip
+
+    def _tell_lag(self) -> None:
+        messages: Counter[str] = Counter()
+        oldest: defaultdict[str, list[int]] = defaultdict(list)
+        lanes: Counter[tuple[str, str]] = Counter()
+        for partition in self._partitions.values():
+            for held in partition.ledger.unfinished.values():
+                org = held.body.message.org
+                messages[org] += 1
+                oldest[org].append(held.timestamp_ms)
+            for lag in partition.ledger.lagging.values():
+                if lag.following:
+                    continue
+                org = lag.name.split("/", 1)[0].removeprefix("org:")
+                messages[org] += lag.passed
+                if lag.passed:
+                    oldest[org].append(lag.oldest_ms)
+                lanes[lag.state, lag.cause.split(":", 1)[0]] += 1
+        now = self._clock()
+        self._observer.lag(self.stage.name, dict(messages), {org: max(0.0, now - min(times) / 1000) for org, times in oldest.items()})
+        self._observer.lanes(self.stage.name, dict(lanes))
