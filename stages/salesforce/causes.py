@@ -142,7 +142,7 @@ CODES: Final[Mapping[str, tuple[Rule, ...]]] = {
     "EXCEEDED_ID_LIMIT": (Rule(RECORD, _OURS),),
     "MISSING_ARGUMENT": (Rule(RECORD, _OURS),),
     "METHOD_NOT_ALLOWED": (Rule(RECORD, _OURS),),
-    "URI_TOO_LONG": (Rule(RECORD, _OURS),),
+    "BAD_REQUEST": (Rule(RECORD, _OURS),),
     UNREADABLE: (Rule(TRANSIENT, "The answer was not Salesforce's: an outage, maintenance, or a proxy in between", 5.0),),
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """The door to one Salesforce org over simple-salesforce: few calls, each bounded, each error named. Decides nothing about records."""
 
 import dataclasses
+import functools
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +20,15 @@ from stages.salesforce.describe import KEPT_SECONDS, Describes, Fetched
 from stages.salesforce.door import Describe, Guard, Reply, Subrequest, Trouble
 from stages.salesforce.errors import CallRefused, OrgUnavailable, OutcomeUnknown, TroubledError
 from stages.salesforce.logins import Token
-from stages.salesforce.slots import Gate, Slots
+from stages.salesforce.slots import NO_PLACE, Gate, Slots
 from stages.salesforce.tokens import TokenDoor
 
 log = structlog.get_logger()
 
 PAGES: Final = 100
 """Most pages that one query is followed over: 200,000 records. More is a query that should not have been asked."""
+
+SESSION_PROBE_SECONDS: Final = 60.0
 
 Observe = Callable[[str, str, str, float], None]
 """org, resource (token, query, sobjects, collections, composite, describe, limits), outcome (ok, refused, unavailable, unknown, expired), seconds."""
@@ -211,15 +214,14 @@ class Door:
         except _SessionEnded as error:
             self.health.gate.failed()
             hint = "Salesforce refuses a session that it just gave: see the user's session settings, IP ranges and API access"
-            raise OrgUnavailable(
-                Trouble(kind=causes.ORG, cause=Cause(code="session_refused", message=error.trouble.cause.message, hint=hint))
-            ) from None
+            cause = Cause(code="session_refused", message=error.trouble.cause.message, hint=hint)
+            raise OrgUnavailable(Trouble(kind=causes.ORG, cause=cause, retry_after_seconds=SESSION_PROBE_SECONDS)) from None
 
     async def _token(self, dead: Token | None) -> Token:
         try:
             return await (self.tokens.renew(dead) if dead is not None else self.tokens.current())
-        except OrgUnavailable:
-            self.health.gate.failed()
+        except OrgUnavailable as error:
+            self._judge(error)
             raise
 
     async def _try(self, call: _Call, token: Token) -> _Answer:
@@ -251,8 +253,10 @@ class Door:
         if isinstance(error, CallRefused):
             self.health.gate.succeeded()
             return
-        self.health.gate.failed()
         code = error.trouble.cause.code
+        if code == NO_PLACE:
+            return
+        self.health.gate.failed()
         if code == "REQUEST_LIMIT_EXCEEDED" and error.trouble.kind == causes.ORG:
             self.health.allowance.exhausted()
         log.warning("salesforce_call_failed", org=self.org, code=code, kind=error.trouble.kind)
@@ -275,15 +279,7 @@ class Door:
 
         with wire.flight(call.guard, self._times) as flight:
             try:
-                answer.body = client.restful(
-                    call.path,
-                    method=call.method,
-                    headers=dict(call.headers),
-                    timeout=wire.timeout(self._times),
-                    allow_redirects=False,
-                    hooks={"response": keep},
-                    **({"json": call.body} if call.body is not None else {}),
-                )
+                answer.body = self._restful(client, call, keep)
             except SalesforceExpiredSession as error:
                 raise _SessionEnded(_first(causes.errors_of(error.content), error.status)) from None
             except SalesforceError as error:
@@ -294,6 +290,25 @@ class Door:
             except requests.RequestException as error:
                 raise _no_answer(call.writes and flight.sent, error) from None
         return answer
+
+    def _restful(self, client: Salesforce, call: _Call, keep: Callable[..., None]) -> Any:
+        send = functools.partial(
+            client.restful,
+            call.path,
+            method=call.method,
+            headers=dict(call.headers),
+            timeout=wire.timeout(self._times),
+            allow_redirects=False,
+            hooks={"response": keep},
+            **({"json": call.body} if call.body is not None else {}),
+        )
+        try:
+            return send()
+        except requests.ConnectionError as error:
+            if call.writes or isinstance(error, requests.Timeout):
+                raise
+            # A kept connection that the other side had closed: a read loses nothing by asking once more.
+            return send()
 
 
 def _client(token: Token, api_version: str, session: requests.Session) -> Salesforce:
@@ -347,6 +362,8 @@ def _replies(answer: _Answer, count: int, writes: bool) -> list[Reply]:
 _WHOLE_ORG: Final = frozenset(
     {"REQUEST_LIMIT_EXCEEDED", "API_DISABLED_FOR_ORG", "API_CURRENTLY_DISABLED", "SERVER_UNAVAILABLE", causes.UNREADABLE}
 )
+_CODES_OF_STATUS: Final = {401: "INVALID_SESSION_ID", **dict.fromkeys((400, 405, 411, 413, 414, 415, 431), "BAD_REQUEST")}
+"""Pages instead of JSON that are the request's fault. Any other page is the edge's: 403 and 404 too, which maintenance shows."""
 _EDGE: Final = frozenset({429, 502, 503, 504})
 
 
@@ -361,14 +378,11 @@ def _refusal(status: int, content: Any, *, writes: bool) -> TroubledError:
 
 
 def _first(errors: Sequence[causes.Error], status: int) -> Trouble:
-    error = errors[0] if errors else causes.Error(_code_of_status(status), f"HTTP {status}")
+    """The call's first error; what is not Salesforce's own JSON is told by its status."""
+    error = errors[0] if errors else causes.Error(causes.UNREADABLE, f"HTTP {status}")
+    if error.code == causes.UNREADABLE and status in _CODES_OF_STATUS:
+        error = causes.Error(_CODES_OF_STATUS[status], f"HTTP {status} {error.message}".strip())
     return causes.classify(error.code, error.message, error.fields, http_status=status)
-
-
-def _code_of_status(status: int) -> str:
-    return {401: "INVALID_SESSION_ID", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 414: "URI_TOO_LONG", 431: "URI_TOO_LONG"}.get(
-        status, "SERVER_UNAVAILABLE" if status >= 500 or status == 429 else causes.UNREADABLE
-    )
 
 
 def _no_answer(sent_write: bool, error: requests.RequestException) -> TroubledError:

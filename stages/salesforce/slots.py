@@ -8,11 +8,18 @@ import dataclasses
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import anyio
 import anyio.to_thread
 from anyio import CapacityLimiter, WouldBlock
+
+from schemas.messages import Cause
+from stages.salesforce.causes import TRANSIENT
+from stages.salesforce.door import Trouble
+from stages.salesforce.errors import OrgUnavailable
+
+NO_PLACE: Final = "no_place_for_a_call"
 
 T = TypeVar("T")
 
@@ -31,6 +38,8 @@ class Bounds:
     per_org_while_slow: int = 2
     """An org with a slow call under way starts another only below this."""
     slow_after_seconds: float = 2.0
+    longest_wait_seconds: float = 60.0
+    """For a place; a call that gets none by then was not made."""
 
     @property
     def threads(self) -> int:
@@ -110,27 +119,54 @@ class Slots:
         return Gate(self.bounds)
 
     async def run(self, gate: Gate, work: Callable[[], T]) -> T:
-        """Runs blocking work of an org in a thread, in its turn. Cancellation takes effect while waiting, and after the thread has ended."""
-        await gate.enter()
-        try:
-            async with self._place(gate):
-                return await anyio.to_thread.run_sync(work, abandon_on_cancel=False, limiter=self._threads)
-        finally:
-            gate.leave()
+        """Runs blocking work of an org in a thread, in its turn. Raises OrgUnavailable where its turn did not come; then nothing was run.
+
+        Cancellation takes effect while waiting, and after the thread has ended.
+        """
+        async with self._place(gate):
+            return await anyio.to_thread.run_sync(work, abandon_on_cancel=False, limiter=self._threads)
 
     @asynccontextmanager
     async def _place(self, gate: Gate) -> AsyncIterator[None]:
-        if gate.doubt:
-            async with self._doubtful:
-                yield
-            return
-        place = _Place(self._healthy, self._slow, gate, self.bounds.slow_after_seconds)
-        await self._healthy.acquire_on_behalf_of(place)
-        place.start()
+        try:
+            with anyio.fail_after(self.bounds.longest_wait_seconds):
+                await gate.enter()
+                place = await self._taken(gate)
+        except TimeoutError:
+            raise OrgUnavailable(_no_place(self.bounds.longest_wait_seconds)) from None
         try:
             yield
         finally:
             place.end()
+            gate.leave()
+
+    async def _taken(self, gate: Gate) -> "_DoubtfulPlace | _Place":
+        place = _DoubtfulPlace(self._doubtful) if gate.doubt else _Place(self._healthy, self._slow, gate, self.bounds.slow_after_seconds)
+        try:
+            await place.take()
+        except BaseException:
+            gate.leave()
+            raise
+        return place
+
+
+def _no_place(seconds: float) -> Trouble:
+    message = f"No call could be started for {seconds:.0f} s: too many are under way"
+    hint = "Orgs that answer slowly hold the places of this process: start more of this part, or see which orgs are slow"
+    return Trouble(kind=TRANSIENT, cause=Cause(code=NO_PLACE, message=message, hint=hint))
+
+
+class _DoubtfulPlace:
+    """One of the few that all orgs in doubt share."""
+
+    def __init__(self, doubtful: CapacityLimiter) -> None:
+        self._doubtful = doubtful
+
+    async def take(self) -> None:
+        await self._doubtful.acquire_on_behalf_of(self)
+
+    def end(self) -> None:
+        self._doubtful.release_on_behalf_of(self)
 
 
 class _Place:
@@ -141,7 +177,11 @@ class _Place:
         self._is_slow = False
         self._timer: asyncio.TimerHandle | None = None
 
-    def start(self) -> None:
+    async def take(self) -> None:
+        await self._healthy.acquire_on_behalf_of(self)
+        self._watch()
+
+    def _watch(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._after, self._turn_slow)
 
     def _turn_slow(self) -> None:
@@ -149,7 +189,7 @@ class _Place:
             self._slow.acquire_on_behalf_of_nowait(self)
         except WouldBlock:
             # Every slow place is taken: it keeps the healthy one, since threads are bounded before all else.
-            self.start()
+            self._watch()
             return
         self._is_slow = True
         self._healthy.release_on_behalf_of(self)
