@@ -18,7 +18,9 @@ class Blocked:
     attempt: int = 1
     next_try: float = 0.0
     probes_left: int = 0
-    """How many messages may still go as the probe that is under way."""
+    """How many messages may still go as the next probe, or the one under way."""
+    probing: bool = False
+    """Some of a probe went, and it was not answered yet."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,16 +49,19 @@ class Board:
         """The lane is blocked (still). False where it was known and no probe was under way: several messages of one batch say the same."""
         now = self._clock()
         known = self.blocked.get(lane)
-        if known is not None and now < known.next_try:
+        if known is not None and now < known.next_try and not known.probing:
             return False
         if known is None:
             well_at, attempt = self._recovered.pop(lane, (-1e9, 0))
             known = self.blocked[lane] = Blocked(lane, cause, now, attempt if now - well_at < self._probing.well_seconds else 0)
         known.attempt += 1
         known.cause = cause
-        wait = backoff_seconds(known.attempt, self._random(), first_seconds=self._probing.first_seconds, longest_seconds=self._probing.longest_seconds)
+        wait = backoff_seconds(
+            known.attempt, self._random(), first_seconds=self._probing.first_seconds, longest_seconds=self._probing.longest_seconds
+        )
         known.next_try = now + max(wait, at_least_seconds or 0.0)
         known.probes_left = self._probing.messages
+        known.probing = False
         return True
 
     def well(self, lanes: Sequence[str]) -> list[str]:
@@ -77,7 +82,7 @@ class Board:
             if blocked is None:
                 continue
             if now >= blocked.next_try and blocked.probes_left <= 0:
-                # The probe that was let through gave no answer.
+                # The probe has gone, whole. Should its answer never come (its partition went away), the next one may go then.
                 blocked.next_try = now + self._probing.answer_seconds
                 blocked.probes_left = self._probing.messages
             if now < blocked.next_try:
@@ -85,12 +90,15 @@ class Board:
             due.append(blocked)
         for blocked in due:
             blocked.probes_left -= 1
+            blocked.probing = True
         return None
 
     def is_open(self, lanes: Sequence[str]) -> bool:
         """Whether `stops` would let a message through, without letting it."""
         now = self._clock()
-        return all(lane not in self.blocked or (now >= self.blocked[lane].next_try and self.blocked[lane].probes_left > 0) for lane in lanes)
+        return all(
+            lane not in self.blocked or (now >= self.blocked[lane].next_try and self.blocked[lane].probes_left > 0) for lane in lanes
+        )
 
     def in_doubt(self, lane: str) -> bool:
         """Whether the lane is blocked, or being probed."""
