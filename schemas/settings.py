@@ -29,6 +29,8 @@ class Org(msgspec.Struct, kw_only=True, omit_defaults=True):
     assignment_rules: bool = False
     organization_id: str = ""
     """Salesforce's id of the org as first seen at login; not in the file."""
+    refresh_token_applied: str = ""
+    """The refresh token as the file gave it (a Fernet token): the org may have rotated it since; not in the file."""
     revision: int = 1
     """Counts the changes; not in the file."""
 
@@ -60,7 +62,7 @@ class FieldRule(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
 
 
 class Mapping(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Salesforce field name to rule, whole: the defaults of facts/livestorm.md with the file's entries merged in. Email is not in it: it is always written."""
+    """Salesforce field name to rule, whole: the defaults with the file's entries merged in. Email is not in it: it is always written."""
 
     lead: dict[str, FieldRule] = {}
     contact: dict[str, FieldRule] = {}
