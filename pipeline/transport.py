@@ -105,7 +105,8 @@ class Cluster(Protocol):
 class Transport(Protocol):
     """Makes the parts. One for the process."""
 
-    cluster: Cluster
+    @property
+    def cluster(self) -> Cluster: ...
 
     async def start(self) -> None:
         """Connects. Raises TransportError with one clear line where no broker answers."""

@@ -1,0 +1,229 @@
+"""The composition root: builds the parts of one process from the environment, runs them until a signal, stops them in two phases."""
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Final
+
+import anyio
+import anyio.abc
+import msgspec
+import structlog
+
+from pipeline import topics
+from pipeline.delivery import deliver
+from pipeline.kafka import KafkaSettings, KafkaTransport
+from pipeline.lanes import org_lane, workspace_lane
+from pipeline.outcomes import Step
+from pipeline.records import Outgoing
+from pipeline.tables import Table, Tables
+from pipeline.topics import TopicSpec
+from pipeline.transport import Writer
+from pipeline.worker import Worker
+from schemas.settings import Org, Workspace
+from stages import console, flow, ingress, rows, secrets
+from stages.campaign_membership import CampaignMembership
+from stages.create import Create
+from stages.environment import Environment
+from stages.errors import TurnoutError
+from stages.gate import PausedWorkspaces
+from stages.match import Match
+from stages.metrics import Metrics, application, routes, serving
+from stages.normalize import Normalize
+from stages.salesforce.client import Hooks
+from stages.salesforce.orgs import Keep, OrgRegistry
+
+log = structlog.get_logger()
+
+PARTS: Final = ("ingress", *flow.STAGES, "console")
+"""What `turnout run` takes."""
+
+_INGRESS_TABLES: Final = ("workspaces",)
+
+
+class TopicsNotReady(TurnoutError):
+    """A topic is missing or unlike what it must be."""
+
+
+def kafka(environment: Environment) -> KafkaSettings:
+    """How this process speaks with Kafka."""
+    password = environment.kafka_sasl_password
+    return KafkaSettings(
+        bootstrap=",".join(environment.kafka_bootstrap),
+        prefix=environment.topic_prefix,
+        security_protocol=environment.kafka_security_protocol,
+        sasl_mechanism=environment.kafka_sasl_mechanism,
+        sasl_username=environment.kafka_sasl_username or None,
+        sasl_password=None if password is None else password.reveal(),
+        ssl_cafile=_text(environment.kafka_ssl_cafile),
+        ssl_certfile=_text(environment.kafka_ssl_certfile),
+        ssl_keyfile=_text(environment.kafka_ssl_keyfile),
+        instance=environment.instance,
+    )
+
+
+def topic_specs(environment: Environment) -> list[TopicSpec]:
+    """The topics as the environment wants them."""
+    return flow.topics(partitions=environment.partitions, replication=environment.replication, retention_hours=environment.retention_hours)
+
+
+def _text(path: object) -> str | None:
+    return None if path is None else str(path)
+
+
+async def run_parts(environment: Environment, parts: Sequence[str]) -> None:
+    """Runs these parts until SIGTERM or SIGINT. Raises TransportError, TopicsNotReady, PortInUse with a line that says how to mend it."""
+    settings = kafka(environment)
+    problems = [problem for problem in await topics.check(settings, topic_specs(environment)) if problem.severity == "error"]
+    if problems:
+        told = "; ".join(f"{problem.subject}: {problem.found}" for problem in problems[:3])
+        raise TopicsNotReady(f"the topics are not ready: {told}{' …' if len(problems) > 3 else ''}: {problems[0].mend}")
+    transport = KafkaTransport(settings)
+    await transport.start()
+    try:
+        await _Process(environment, transport, parts).run()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await transport.stop()
+
+
+class _Process:
+    """The parts of one process and what they share."""
+
+    def __init__(self, environment: Environment, transport: KafkaTransport, parts: Sequence[str]) -> None:
+        self._environment, self._transport, self._parts = environment, transport, parts
+        self._metrics = Metrics()
+        self._secrets = secrets.load(environment.secret_keys_file)
+        names = dict.fromkeys((*flow.tables_of(list(parts)), *(_INGRESS_TABLES if "ingress" in parts else ())))
+        self._tables = Tables(transport, list(names))
+        self._writer: Writer = transport.writer()
+        self._workers: list[Worker] = []
+        self._troubles: list[Callable[[], str | None]] = []
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+
+    async def run(self) -> None:
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        try:
+            async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+                await self._writer.start()
+                stack.push_async_callback(self._writer.stop)
+                await tasks.start(self._tables.run)
+                await self._start_servers(stack)
+                await self._start_workers(tasks)
+                log.info("running", parts=list(self._parts))
+                await stopping.wait()
+                log.info("stopping: what is in flight is finished first")
+                async with anyio.create_task_group() as stops:
+                    for worker in self._workers:
+                        stops.start_soon(worker.stop)
+                tasks.cancel_scope.cancel()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _trouble(self) -> str | None:
+        return next((reason for trouble in self._troubles if (reason := trouble()) is not None), None)
+
+    async def _start_servers(self, stack: AsyncExitStack) -> None:
+        pages = routes(self._metrics, self._trouble)
+        environment = self._environment
+        if "ingress" in self._parts:
+            door = ingress.Ingress(self._writer, self._tables["workspaces"], self._secrets.decrypt, self._metrics)
+            where = await stack.enter_async_context(serving(ingress.application(door, pages), environment.ingress, "TURNOUT_INGRESS"))
+            log.info("ingress listens", address=str(where))
+        if "console" in self._parts:
+            app = console.application(self._transport, list(flow.STAGES.items()), pages)
+            where = await stack.enter_async_context(serving(app, environment.console, "TURNOUT_CONSOLE"))
+            log.info("console listens", address=f"http://{where}/")
+        if any(part in flow.STAGES for part in self._parts):
+            where = await stack.enter_async_context(serving(application(pages), environment.metrics, "TURNOUT_METRICS"))
+            log.info("metrics, health and readiness are told", address=f"http://{where}/metrics")
+
+    async def _start_workers(self, tasks: anyio.abc.TaskGroup) -> None:
+        stages = [part for part in self._parts if part in flow.STAGES]
+        if not stages:
+            return
+        gate = PausedWorkspaces(self._tables["workspaces"])
+        orgs = OrgRegistry(
+            self._tables["orgs"],
+            self._secrets.decrypt,
+            Keep(refresh_token=self._keep_refresh_token, organization=self._keep_organization),
+            hooks=Hooks(observe=self._called, limits=self._metrics.salesforce_calls_left),
+        )
+        steps = _Steps(self._environment, self._tables, orgs, self._secrets.decrypt, self._name)
+        for name in stages:
+            stage = flow.stage(name, steps.step(name), gate, batch_wait_ms=self._environment.batch_wait_ms)
+            worker = Worker(stage, self._transport, self._tables, self._metrics, random=random.random)
+            self._workers.append(worker)
+            self._troubles.append(lambda worker=worker: None if (health := worker.health()).ready else health.reason)  # type: ignore[misc]
+            await tasks.start(worker.run)
+        self._tables["orgs"].subscribe(lambda org: self._mended(orgs, org, org_lane(org)))
+        self._tables["workspaces"].subscribe(self._workspace_changed)
+
+    def _mended(self, orgs: OrgRegistry, org: str, lane: str) -> None:
+        """Settings changed: what waits for the mend is tried at once."""
+        orgs.forgive(org)
+        for worker in self._workers:
+            worker.nudge(lane)
+
+    def _workspace_changed(self, key: str) -> None:
+        value = self._tables["workspaces"].get(key)
+        if value is not None:
+            workspace = msgspec.json.decode(value, type=Workspace)
+            for worker in self._workers:
+                worker.nudge(workspace_lane(workspace.org, workspace.id))
+
+    def _called(self, org: str, resource: str, outcome: str, seconds: float) -> None:
+        self._metrics.salesforce_call(org, resource, outcome)
+
+    async def _keep_refresh_token(self, org: str, token: str) -> None:
+        await self._change_org(org, lambda row: msgspec.structs.replace(row, refresh_token=self._secrets.encrypt(token)))
+
+    async def _keep_organization(self, org: str, organization: str) -> None:
+        await self._change_org(org, lambda row: msgspec.structs.replace(row, organization_id=organization))
+
+    async def _change_org(self, org: str, change: Callable[[Org], Org]) -> None:
+        """Durable when it returns."""
+        table: Table = self._tables["orgs"]
+        value = table.get(org)
+        if value is None:
+            return
+        row = msgspec.json.encode(change(msgspec.json.decode(value, type=Org)))
+        records = [Outgoing("orgs", org.encode(), row)]
+        acks = await deliver(self._writer, records, too_large=lambda index: (), random=random.random, replaced=lambda: None)
+        table.written(org, row, acks[0].offset)
+
+
+class _Steps:
+    """Makes the steps of the flow."""
+
+    def __init__(self, environment: Environment, tables: Tables, orgs: OrgRegistry, decrypt: Callable[[str], str], name: str) -> None:
+        self._environment, self._tables, self._orgs, self._decrypt, self._name = environment, tables, orgs, decrypt, name
+
+    def step(self, stage: str) -> Step:
+        if stage == "normalize":
+            tables = self._tables
+            return Normalize(
+                tables["workspaces"],
+                tables["events"],
+                tables["sessions"],
+                session_wait_seconds=self._environment.session_wait_seconds,
+            )
+        typed = rows.tables(**{name: self._table(name) for name in ("orgs", "workspaces", "events", "sessions", "campaigns", "accounts")})
+        if stage == "match":
+            return Match(self._orgs, typed, time.time, self._name)
+        if stage == "create":
+            return Create(self._orgs, typed, time.time, self._name)
+        return CampaignMembership(self._orgs, typed, time.time)
+
+    def _table(self, name: str) -> Table:
+        """A table; an empty one where this process's stages do not look it up."""
+        return self._tables[name] if name in self._tables else Table(name)
