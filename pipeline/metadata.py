@@ -2,8 +2,8 @@
 
 Layout: `T1` + base85 of (flags, base offset, base time, cursors sorted by key with shared prefixes, CRC-32). Kafka refuses more than
 `offset.metadata.max.bytes` characters (4,096 by default), so what does not fit in the limit is folded: the narrowest lanes into their
-parents at the lowest offset, orgs into 256 buckets, and last of all everything into the committed offset itself. Folding only makes a
-restart repeat more.
+parents at the lowest offset, orgs into 256 buckets with rounded offsets (never more than 2,000 characters), and last of all everything
+into the committed offset itself. Folding only makes a restart repeat more.
 """
 
 import base64
@@ -13,12 +13,14 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from pipeline.errors import MetadataError
-from pipeline.lanes import BUCKET_BYTES, ORG_BYTES, STEP_BYTES, LaneKey, parent
+from pipeline.lanes import BUCKET_BYTES, ORG_BYTES, STEP_BYTES, LaneKey, parent, wider
 
 VERSION: Final = "T1"
 LIMIT_CHARACTERS: Final = 3_072
 """Three quarters of Kafka's default."""
 _LENGTHS: Final = (BUCKET_BYTES, *(ORG_BYTES + STEP_BYTES * step for step in range(5)))
+_ROUNDED_BITS: Final = 14
+"""Bits that are left of a distance to the base where it is rounded: two bytes on the wire."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,30 +56,52 @@ class Encoded:
 
 
 def encode(offset: int, progress: Progress, limit: int = LIMIT_CHARACTERS) -> Encoded:
-    """The commit of `offset` with `progress`; the text is never longer than `limit` (at least 64) characters."""
+    """The commit of `offset` with `progress`; the text is never longer than `limit` characters.
+
+    Raises MetadataError where not even the replays fit: their number has a bound of its own.
+    """
     cursors = dict(progress.cursors)
     text = _encode(progress, cursors)
     for length in reversed(_LENGTHS[1:]):
         if len(text) <= limit:
             break
-        cursors = fold(cursors, length)
+        cursors = fold(cursors, length, offset)
         text = _encode(progress, cursors)
     if len(text) > limit:
-        offset = min(offset, *(cursor.offset for cursor in cursors.values()))
+        text = _encode(progress, cursors, _ROUNDED_BITS)
+    if len(text) > limit:
+        offset = min([offset, *(cursor.offset for cursor in cursors.values())])
         cursors = {}
         text = _encode(progress, cursors)
+    if len(text) > limit:
+        raise MetadataError(f"{len(progress.replays)} replays do not fit into {limit} characters of metadata")
     return Encoded(text, offset, len(progress.cursors) - len(cursors))
 
 
-def fold(cursors: Mapping[LaneKey, Cursor], length: int) -> dict[LaneKey, Cursor]:
-    """Cursors of lanes whose keys have `length` bytes folded into their parents, at the lowest offset."""
-    folded: dict[LaneKey, Cursor] = {}
+def fold(cursors: Mapping[LaneKey, Cursor], length: int, offset: int) -> dict[LaneKey, Cursor]:
+    """Cursors of lanes whose keys have `length` bytes folded into their parents, at the lowest offset of all that the parent covers.
+
+    That is not only the lanes that are folded: what the parent covers beside them has its place so far in the next wider cursor, or
+    in the committed `offset`.
+    """
+    folded = {key: cursor for key, cursor in cursors.items() if len(key) != length}
     for key, cursor in cursors.items():
-        above = parent(key) if len(key) == length else key
-        target = key if above is None else above
-        known = folded.get(target)
-        folded[target] = cursor if known is None else Cursor(min(known.offset, cursor.offset), min(known.oldest_ms, cursor.oldest_ms))
+        if len(key) != length:
+            continue
+        above = parent(key)
+        if above is None:
+            folded[key] = cursor
+            continue
+        known = folded.get(above)
+        place = known.offset if known else _place(cursors, above, offset)
+        time = known.oldest_ms if known else cursor.oldest_ms
+        folded[above] = Cursor(min(place, cursor.offset), min(time, cursor.oldest_ms))
     return folded
+
+
+def _place(cursors: Mapping[LaneKey, Cursor], key: LaneKey, offset: int) -> int:
+    """Where the messages of a lane without a cursor of its own have theirs."""
+    return next((cursors[above].offset for above in wider(key) if above in cursors), offset)
 
 
 def decode(text: str) -> Progress:
@@ -91,26 +115,35 @@ def decode(text: str) -> Progress:
     body, checksum = packed[:-4], packed[-4:]
     if len(packed) < 4 or binascii.crc32(body).to_bytes(4, "big") != checksum:
         raise MetadataError("metadata fails its checksum")
-    return _unpack(body)
+    try:
+        return _unpack(body)
+    except IndexError as error:
+        raise MetadataError("metadata ends too early") from error
 
 
-def _encode(progress: Progress, cursors: Mapping[LaneKey, Cursor]) -> str:
-    body = _pack(progress, cursors)
+def _encode(progress: Progress, cursors: Mapping[LaneKey, Cursor], bits: int = 64) -> str:
+    body = _pack(progress, cursors, bits)
     return VERSION + base64.b85encode(body + binascii.crc32(body).to_bytes(4, "big")).decode()
 
 
-def _pack(progress: Progress, cursors: Mapping[LaneKey, Cursor]) -> bytes:
-    base_offset = min((cursor.offset for cursor in cursors.values()), default=0)
-    base_second = min((cursor.oldest_ms // 1000 for cursor in cursors.values()), default=0)
+def _pack(progress: Progress, cursors: Mapping[LaneKey, Cursor], bits: int) -> bytes:
+    """Distances to the base are rounded down to their `bits` highest bits: a cursor may only move down."""
+    offsets = [cursor.offset for cursor in cursors.values()] or [0]
+    seconds = [cursor.oldest_ms // 1000 for cursor in cursors.values()] or [0]
+    base_offset, base_second = min(offsets), min(seconds)
+    offset_shift = max(0, (max(offsets) - base_offset).bit_length() - bits)
+    second_shift = max(0, (max(seconds) - base_second).bit_length() - bits)
     out = bytearray([1 if progress.drained else 0])
-    _put_all(out, [progress.controls_seen, len(progress.replays), *progress.replays, base_offset, base_second, len(cursors)])
+    _put_all(out, [progress.controls_seen, len(progress.replays), *progress.replays])
+    _put_all(out, [base_offset, base_second, offset_shift, second_shift, len(cursors)])
     before: LaneKey = b""
     for key in sorted(cursors):
         shared = _shared_steps(before, key)
         # One byte says how much of the key is the last one's, and how long the key is.
         out.append(shared << 4 | _LENGTHS.index(len(key)))
         out += key[_LENGTHS[shared - 1] if shared else 0 :]
-        _put_all(out, [cursors[key].offset - base_offset, cursors[key].oldest_ms // 1000 - base_second])
+        cursor = cursors[key]
+        _put_all(out, [(cursor.offset - base_offset) >> offset_shift, (cursor.oldest_ms // 1000 - base_second) >> second_shift])
         before = key
     return bytes(out)
 
@@ -119,7 +152,7 @@ def _unpack(body: bytes) -> Progress:
     reader = _Varints(body, 1)
     controls_seen = reader.take()
     replays = tuple(reader.take() for _ in range(reader.take()))
-    base_offset, base_second, count = reader.take(), reader.take(), reader.take()
+    base_offset, base_second, offset_shift, second_shift, count = (reader.take() for _ in range(5))
     cursors: dict[LaneKey, Cursor] = {}
     before: LaneKey = b""
     for _ in range(count):
@@ -127,7 +160,8 @@ def _unpack(body: bytes) -> Progress:
         shared, length = tag >> 4, _LENGTHS[tag & 15]
         start = _LENGTHS[shared - 1] if shared else 0
         before = before[:start] + reader.bytes(length - start)
-        cursors[before] = Cursor(base_offset + reader.take(), (base_second + reader.take()) * 1000)
+        offset = base_offset + (reader.take() << offset_shift)
+        cursors[before] = Cursor(offset, (base_second + (reader.take() << second_shift)) * 1000)
     return Progress(cursors, bool(body[0] & 1), controls_seen, replays)
 
 
