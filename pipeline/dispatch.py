@@ -185,7 +185,9 @@ class Dispatcher:
         """One outcome for each. An exception of the step is narrowed down by splitting the batch."""
         unreadable = [entry for entry in entries if entry.message.unreadable]
         if unreadable:
-            rest = iter(await self._decide(org, readable) if (readable := [entry for entry in entries if not entry.message.unreadable]) else ())
+            rest = iter(
+                await self._decide(org, readable) if (readable := [entry for entry in entries if not entry.message.unreadable]) else ()
+            )
             return [_unreadable(entry.message) if entry.message.unreadable else next(rest) for entry in entries]
         messages = [entry.message for entry in entries]
         try:
@@ -195,7 +197,9 @@ class Dispatcher:
                 raise PipelineError(f"step {self._stage.name} gave {len(outcomes)} outcomes for {len(entries)} messages")
             return list(outcomes)
         except LeaseLost:
-            return [Retry(1.0, Cause(code="lease_lost", message="The partition may have gone to another worker."), free=True)] * len(entries)
+            return [Retry(1.0, Cause(code="lease_lost", message="The partition may have gone to another worker."), free=True)] * len(
+                entries
+            )
         except TimeoutError:
             cause = Cause(code="step_timed_out", message=f"{self._stage.name} took over {self._limits.step_seconds:.0f} s.")
             return [Retry(self._rest(entry), cause) for entry in entries]
@@ -218,7 +222,9 @@ class Dispatcher:
     # -- acting -------------------------------------------------------------------------------------
 
     async def _act(self, line: Line, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
-        decided = [(entry, self._bounded(entry, outcome)) for entry, outcome in zip(entries, outcomes, strict=True) if entry.state is State.RUNNING]
+        decided = [
+            (entry, self._bounded(entry, outcome)) for entry, outcome in zip(entries, outcomes, strict=True) if entry.state is State.RUNNING
+        ]
         records: list[Outgoing] = []
         owners: list[Entry] = []
         done: list[tuple[Entry, Emit | Drop | Reject]] = []
@@ -341,7 +347,12 @@ class Dispatcher:
         if self._over_budget(line):
             table, key, seen = self._tables[outcome.table], outcome.key, outcome.seen
             lane = outcome.lane or message.lanes[-1]
-            self._give_back(line, entry, message.key_of(lane), lane, "waiting", outcome.cause, wake=lambda: table.get(key) != seen)
+            due_ms = message.waited_since_ms + outcome.longest_seconds * 1000 if outcome.longest_seconds is not None else float("inf")
+
+            def wake() -> bool:
+                return table.get(key) != seen or self._now_ms() >= due_ms
+
+            self._give_back(line, entry, message.key_of(lane), lane, "waiting", outcome.cause, wake)
             return
         line.rest(entry, State.WAITING)
         self.resting += 1
@@ -408,7 +419,9 @@ class Dispatcher:
         """The message goes back to the log: its lane, or a narrower one that lags already, comes to it later."""
         self._let_go(line, entry)
         lag = entry.ledger.release(entry.offset, key)
-        self.tell(lag, lane if lag.key == key else lag.name, state if lag.key == key else lag.state, cause, wake if lag.key == key else lag.wake)
+        self.tell(
+            lag, lane if lag.key == key else lag.name, state if lag.key == key else lag.state, cause, wake if lag.key == key else lag.wake
+        )
         self.changed.set()
 
     def pass_over(self, ledger: Ledger[Entry], message: Message, key: LaneKey, closed: Closed | None) -> Lag:
@@ -472,4 +485,6 @@ class Dispatcher:
 
 
 def _unreadable(message: Message) -> Reject:
-    return Reject((Cause(code="unreadable_record", message=message.unreadable, hint="Something else than Turnout wrote it: see its bytes."),))
+    return Reject(
+        (Cause(code="unreadable_record", message=message.unreadable, hint="Something else than Turnout wrote it: see its bytes."),)
+    )

@@ -101,15 +101,13 @@ class Sweep:
     def _ready(self, partition: Swept, position: int) -> dict[LaneKey, Lag]:
         """The lanes that may be served now and whose cursors are not below `position`."""
         ledger = partition.ledger
-        return {
-            key: lag
-            for key, lag in ledger.lagging.items()
-            if not lag.following and lag.read >= position and self._may_go(ledger, lag)
-        }
+        return {key: lag for key, lag in ledger.lagging.items() if not lag.following and lag.read >= position and self._may_go(ledger, lag)}
 
     def _may_go(self, ledger: Ledger[Entry], lag: Lag) -> bool:
         wider = ledger.wider_lagging(lag)
-        return self._dispatcher.is_ready(lag, _names(lag.name)) and all(self._dispatcher.is_ready(other, _names(other.name)) for other in wider)
+        return self._dispatcher.is_ready(lag, _names(lag.name)) and all(
+            self._dispatcher.is_ready(other, _names(other.name)) for other in wider
+        )
 
     async def _pass(self, partition: Swept) -> None:
         ledger = partition.ledger
@@ -159,6 +157,10 @@ class Sweep:
             key = message.lane_key
             verdict = ledger.sweep(record.offset, key, record.timestamp_ms, active)
             if verdict is Verdict.TAKE:
+                lag = ledger.owner(key)
+                if lag is not None and lag.state == "waiting":
+                    # Its wait began when the lane began to lag, not when it was read again.
+                    message.waited_since_ms = lag.since_ms
                 closed = dispatcher.closed(message)
                 if closed is None and not dispatcher.is_busy(message):
                     dispatcher.hold(message, ledger, key)

@@ -17,6 +17,9 @@ from schemas.tables import LaneRow
 
 Json = dict[str, Any]
 
+_LOOK_SECONDS = 5.0
+"""The longest that the ages of one stage's oldest messages are looked for."""
+
 
 async def lag(transport: Transport, stages: Mapping[str, str]) -> Json:
     """The document of `turnout lag --json`. `stages`: name to the topic that it reads, in the flow's order."""
@@ -64,11 +67,18 @@ async def _stage(
 ) -> tuple[Json, list[Json]]:
     committed = await transport.cluster.committed(stage)
     offsets = await transport.cluster.offsets(topic)
+    places = {
+        partition: start if (commit := committed.get((topic, partition))) is None else max(commit.offset, start)
+        for partition, (start, _) in offsets.items()
+    }
+    unread = {partition: place for partition, place in places.items() if place < offsets[partition][1]}
+    first_ms = await _times_at(reader, topic, unread)
     partitions: list[Json] = []
     lanes: list[Json] = []
-    for partition, (start, end) in sorted(offsets.items()):
+    for partition, (_, end) in sorted(offsets.items()):
         commit = committed.get((topic, partition))
-        number, waiting = await _partition(reader, stage, topic, partition, (start, end), commit, rows.get((stage, partition), ()))
+        behind = max(0, end - places[partition])
+        number, waiting = _partition(stage, partition, end, behind, first_ms.get(partition, 0), commit, rows.get((stage, partition), ()))
         partitions.append(number)
         lanes += waiting
     return {
@@ -79,23 +89,21 @@ async def _stage(
     }, lanes
 
 
-async def _partition(
-    reader: Reader, stage: str, topic: str, partition: int, bounds: tuple[int, int], commit: Commit | None, rows: Sequence[LaneRow]
+def _partition(
+    stage: str, partition: int, end: int, behind: int, first_ms: int, commit: Commit | None, rows: Sequence[LaneRow]
 ) -> tuple[Json, list[Json]]:
-    start, end = bounds
+    """One partition of one stage: `behind` messages at or above the committed offset, the first of them from `first_ms`."""
     progress, problem = _progress(commit)
-    place = start if commit is None else max(commit.offset, start)
     cursors = list(progress.cursors.values())
     # A row may be some seconds older than the commit: without a cursor nothing waits any more.
     told = list(rows) if cursors else []
-    unfinished = max(0, end - place) + sum(row.waiting for row in told) + max(0, len(cursors) - len(told))
-    oldest_ms = min((cursor.oldest_ms for cursor in cursors), default=0)
-    if place < end:
-        first = await _time_at(reader, topic, partition, place)
-        oldest_ms = min(oldest_ms, first) if oldest_ms and first else oldest_ms or first
+    unfinished = behind + sum(row.waiting for row in told) + max(0, len(cursors) - len(told))
+    oldest_ms = min((at for at in (first_ms, *(cursor.oldest_ms for cursor in cursors)) if at), default=0)
     lanes = [_lane(stage, partition, row) for row in told]
     if problem:
-        lanes.append(_lane(stage, partition, LaneRow(lane="partition", state="blocked", since=0, oldest_at=oldest_ms, waiting=unfinished, cause=problem)))
+        lanes.append(
+            _lane(stage, partition, LaneRow(lane="partition", state="blocked", since=0, oldest_at=oldest_ms, waiting=unfinished, cause=problem))
+        )
     return {
         "partition": partition,
         "end_offset": end,
@@ -114,18 +122,21 @@ def _progress(commit: Commit | None) -> tuple[Progress, str]:
         return Progress({}, drained=False), f"foreign_commit: {error}"
 
 
-async def _time_at(reader: Reader, topic: str, partition: int, offset: int) -> int:
-    """Unix ms of the first record at or after `offset`; 0 where none can be had."""
-    reader.assign({(topic, partition): offset})
-    deadline = time.monotonic() + 3
-    while time.monotonic() < deadline:
+async def _times_at(reader: Reader, topic: str, places: Mapping[int, int]) -> dict[int, int]:
+    """Per partition the time, Unix ms, of the first record at or after its place; those that can't be had in time are left out."""
+    missing = dict(places)
+    times: dict[int, int] = {}
+    deadline = time.monotonic() + _LOOK_SECONDS
+    while missing and time.monotonic() < deadline:
+        reader.assign({(topic, partition): place for partition, place in missing.items()})
         try:
-            records: Sequence[Record] = await reader.fetch(0.5, 1)
+            records: Sequence[Record] = await reader.fetch(1.0, 1_000)
         except TransportError:
-            return 0
-        if records:
-            return records[0].timestamp_ms
-    return 0
+            break
+        for record in records:
+            if missing.pop(record.partition, None) is not None:
+                times[record.partition] = record.timestamp_ms
+    return times
 
 
 def _age_seconds(at_ms: int) -> float:
