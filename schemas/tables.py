@@ -51,6 +51,10 @@ class CampaignRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     workspace: str = ""
     at: int = 0
     """Unix ms of this row."""
+    title: str = ""
+    """Digest of the name and date that Turnout gave it, so that a name given by hand is known and left alone."""
+    status: str = ""
+    """The Status that Turnout last saw or set on it."""
 
 
 class AccountRow(msgspec.Struct, kw_only=True, omit_defaults=True):

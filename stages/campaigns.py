@@ -1,0 +1,430 @@
+"""create for sessions: each session's Campaign with its member statuses, found or made, and kept true; the one writer of `campaigns`."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from pipeline.messages import Message
+from pipeline.outcomes import Block, Drop, Emit, Outcome, Retry, Row, Wait
+from schemas.messages import Cause, Session, Value, Written
+from schemas.settings import Org, Workspace
+from schemas.tables import CampaignRow, EventRow, SessionRow
+from stages import mapping, naming, people, ranking, refusals, verdicts, writes
+from stages.naming import Title
+from stages.reads import Record, known_fields, read
+from stages.rows import Tables, campaign_key
+from stages.salesforce.causes import LOOK, TRANSIENT
+from stages.salesforce.door import Describe, Field, OrgDoor, Orgs, Trouble
+from stages.salesforce.errors import CallRefused, OrgUnavailable, SalesforceDoorError
+from stages.salesforce.ids import full_id
+from stages.salesforce.soql import chunks, in_list, select
+from stages.verdicts import Verdicts
+from stages.writes import Lost, Refused, Result, Saved, Unsent, Write
+
+CAMPAIGN: Final = "Campaign"
+STATUS: Final = "CampaignMemberStatus"
+STAGE: Final = "create"
+ROUNDS: Final = 4
+"""Most times that a Campaign is sent again with a field less."""
+
+PAST: Final = "past_session"
+BREAKOUT: Final = "breakout_room"
+DRAFT: Final = "draft_session"
+NEVER: Final = frozenset({PAST, BREAKOUT})
+"""Reasons for which there will be no Campaign, whatever comes."""
+
+_WHY: Final = {
+    PAST: "The session ended before the workspace was connected",
+    BREAKOUT: "A breakout room is no session of its own",
+    DRAFT: "The session is a draft",
+}
+_FIELDS: Final = ("Id", "Name", "Description", "Status", "StartDate", "EndDate", "CreatedDate")
+_STATUS_FIELDS: Final = ("Id", "CampaignId", "Label", "HasResponded", "IsDefault", "SortOrder")
+
+
+@dataclasses.dataclass(slots=True)
+class Case:
+    """One session on its way through a batch."""
+
+    message: Message
+    subject: Session
+    workspace: Workspace
+    title: Title
+    known: CampaignRow | None
+    campaign: str = ""
+    gone: bool = False
+    """The row's Campaign is there no more."""
+    record: Record | None = None
+    written: dict[str, Value] = dataclasses.field(default_factory=dict)
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    causes: tuple[Cause, ...] = ()
+    statuses: list[Record] = dataclasses.field(default_factory=list)
+
+    @property
+    def session(self) -> str:
+        return self.subject.session
+
+    @property
+    def trusted(self) -> CampaignRow | None:
+        """The row, if it names a Campaign that nobody found to be gone."""
+        known = self.known
+        alive = known is not None and known.campaign and known.version > self.subject.dead_version and not self.gone
+        return known if alive else None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Scene:
+    """What one batch works with."""
+
+    made: Verdicts
+    org: Org
+    door: OrgDoor
+    describe: Describe
+
+    @property
+    def key(self) -> Field | None:
+        return self.describe.field(self.org.campaign_key_field) if self.org.campaign_key_field else None
+
+
+class Campaigns:
+    """Works the sessions of a batch. `clock` gives Unix seconds; `wait_seconds` bounds the wait for a session or event that nobody told of."""
+
+    def __init__(self, orgs: Orgs, tables: Tables, clock: Callable[[], float], wait_seconds: float | None) -> None:
+        self._orgs, self._tables, self._clock, self._wait_seconds = orgs, tables, clock, wait_seconds
+
+    async def __call__(self, made: Verdicts, org: Org, subjects: Sequence[tuple[Message, Session]]) -> None:
+        cases = [case for message, subject in subjects if (case := self._case(made, message, subject)) is not None]
+        if not cases:
+            return
+        try:
+            await self._work(made, org, cases)
+        except CallRefused as error:
+            self._refuse_all(made, cases, (error.trouble,))
+        except SalesforceDoorError as error:
+            made.fail((case.message for case in cases), error)
+
+    def _case(self, made: Verdicts, message: Message, subject: Session) -> Case | None:
+        """The session with all that its Campaign needs to be known; None where its outcome is clear without a call."""
+        workspace = verdicts.workspace_of(made, message, subject.workspace, self._tables)
+        if workspace is None:
+            return None
+        session = self._tables.sessions.get(subject.session)
+        if session is None:
+            cause = Cause(code="session_unknown", message="The session is not known yet")
+            made.give(message, Wait(self._tables.sessions.name, subject.session, None, cause, longest_seconds=self._wait_seconds))
+            return None
+        known = self._tables.campaigns.get(campaign_key(subject.org, subject.session))
+        code = _never(session)
+        if code is not None and not (known is not None and known.campaign):
+            made.give(message, Drop(code, self._rows(subject, known, CampaignRow(why=Cause(code=code, message=_WHY[code])))))
+            return None
+        event = self._tables.events.get(session.event)
+        if event is None:
+            cause = Cause(code="event_unknown", message="The session's event is not known yet")
+            made.give(message, Wait(self._tables.events.name, session.event, None, cause, longest_seconds=self._wait_seconds))
+            return None
+        return self._unsettled(made, message, subject, workspace, session, event, known)
+
+    def _unsettled(
+        self,
+        made: Verdicts,
+        message: Message,
+        subject: Session,
+        workspace: Workspace,
+        session: SessionRow,
+        event: EventRow,
+        known: CampaignRow | None,
+    ) -> Case | None:
+        case = Case(message, subject, workspace, naming.title(session, event), known)
+        row = case.trusted
+        if row is not None and row.title == case.title.digest() and row.status == case.title.status and not _lacks(row, workspace):
+            made.give(message, Emit(reason="campaign_known", trail=subject.trail))
+            return None
+        return case
+
+    async def _work(self, made: Verdicts, org: Org, cases: Sequence[Case]) -> None:
+        door = self._orgs.door(made.batch.org)
+        mended = any(case.known is not None and case.known.why is not None for case in cases)
+        scene = _Scene(made, org, door, await door.describe(CAMPAIGN, fresh=mended))
+        await self._find(scene, cases)
+        await self._write(scene, cases)
+        await self._set_statuses(scene, _open(made, cases))
+        for case in _open(made, cases):
+            made.give(case.message, self._done(case))
+
+    async def _find(self, scene: _Scene, cases: Sequence[Case]) -> None:
+        """One query: the Campaigns of these rows, and those of the name, the date or the key; the mark or the key says whose one is."""
+        key = known_fields(scene.describe, (scene.org.campaign_key_field,)) if scene.org.campaign_key_field else []
+        fields = known_fields(scene.describe, (*_FIELDS, *key))
+        by_session = {case.session: case for case in cases}
+        queries = [select(fields, CAMPAIGN, _where([by_session[one] for one in chunk], key)) for chunk in chunks(by_session, count=50)]
+        records = [record for rows in await read(scene.door, queries, CAMPAIGN) for record in rows]
+        for record in records:
+            record["Id"] = full_id(record["Id"])
+        for case in cases:
+            row = case.trusted
+            by_id = [record for record in records if row is not None and record["Id"] == row.campaign]
+            case.gone = row is not None and not by_id
+            marked = [record for record in records if _is_of(record, case.session, key)]
+            case.record = min(by_id or marked, key=people.age, default=None)
+            case.campaign = str(case.record["Id"]) if case.record is not None else ""
+
+    async def _write(self, scene: _Scene, cases: Sequence[Case]) -> None:
+        """Makes what is missing, updates what differs; a field that the org refuses is left out, and the rest sent again."""
+        pending = [(case, write) for case in cases if (write := self._intent(scene, case)) is not None]
+        for _ in range(ROUNDS):
+            if not pending:
+                return
+            results = await writes.send(scene.door, scene.org, [write for _, write in pending], scene.made.batch.guard)
+            again = []
+            for (case, write), result in zip(pending, results, strict=True):
+                lesser = self._settle(scene, case, write, result)
+                if lesser is not None:
+                    again.append((case, lesser))
+            pending = again
+        for case, _ in pending:
+            scene.made.give(case.message, self._no_campaign(case, case.causes))
+
+    def _intent(self, scene: _Scene, case: Case) -> Write | None:
+        values = _values(scene, case)
+        if case.record is not None:
+            return Write(CAMPAIGN, values, case.campaign) if values else None
+        held = case.message.hold_creates_until_ms - self._now()
+        if held > 0 and not (scene.key is not None and scene.key.unique):
+            cause = Cause(code="creates_held", message="A worker before may still be creating this Campaign")
+            scene.made.give(case.message, Retry(held / 1000, cause, free=True))
+            return None
+        return Write(CAMPAIGN, values)
+
+    def _settle(self, scene: _Scene, case: Case, write: Write, result: Result) -> Write | None:
+        """Takes in one result; the same write with a field less where that may help."""
+        match result:
+            case Saved(record_id):
+                case.campaign = record_id
+                case.written.update(write.values)
+            case Unsent(trouble):
+                scene.made.give(case.message, verdicts.failed(OrgUnavailable(trouble), case.message))
+            case Lost(trouble):
+                scene.made.give(case.message, verdicts.lost(trouble))
+            case Refused(troubles):
+                return self._lesser(scene, case, write, troubles)
+        return None
+
+    def _lesser(self, scene: _Scene, case: Case, write: Write, troubles: tuple[Trouble, ...]) -> Write | None:
+        fields = refusals.leave_out(troubles, write.values)
+        kind = refusals.kind(troubles)
+        case.causes = tuple(trouble.cause for trouble in troubles)
+        if fields is not None:
+            case.left_out.update(fields)
+            values = {name: value for name, value in write.values.items() if name not in fields}
+            return Write(CAMPAIGN, values, write.id) if values else None
+        if kind in (LOOK, TRANSIENT):
+            scene.made.give(case.message, verdicts.again(next(trouble for trouble in troubles if trouble.kind == kind)))
+        elif write.id:
+            case.left_out.update(dict.fromkeys(write.values, f"{troubles[0].cause.code}: {troubles[0].cause.message}"))
+        else:
+            scene.made.give(case.message, self._no_campaign(case, case.causes))
+        return None
+
+    async def _set_statuses(self, scene: _Scene, cases: Sequence[Case]) -> None:
+        """The member statuses are on the Campaign before its first member: read, the missing made, read back."""
+        lacking = [case for case in cases if case.trusted is None or _lacks(case.trusted, case.workspace)]
+        if not lacking:
+            return
+        await self._read_statuses(scene, lacking)
+        intents = [(case, write) for case in lacking for write in _status_writes(case)]
+        if not intents:
+            return
+        results = await writes.send(scene.door, scene.org, [write for _, write in intents], scene.made.batch.guard)
+        for (case, _), result in zip(intents, results, strict=True):
+            self._settle_status(scene, case, result)
+        written = [case for case in _open(scene.made, lacking) if any(one is case for one, _ in intents)]
+        await self._read_statuses(scene, written)
+        for case in written:
+            missing = [label for label in ranking.labels(case.workspace.statuses) if ranking.spelled(label, _labels(case)) is None]
+            if missing:
+                cause = Cause(code="statuses_missing", message=f"The Campaign has no member status {', '.join(missing)}")
+                scene.made.give(case.message, Retry(verdicts.LOOK_AGAIN_SECONDS, cause))
+
+    def _settle_status(self, scene: _Scene, case: Case, result: Result) -> None:
+        match result:
+            case Unsent(trouble):
+                scene.made.give(case.message, verdicts.failed(OrgUnavailable(trouble), case.message))
+            case Lost(trouble):
+                scene.made.give(case.message, verdicts.lost(trouble))
+            case Refused(troubles) if refusals.kind(troubles) == TRANSIENT:
+                scene.made.give(case.message, verdicts.again(troubles[0]))
+            case Refused(troubles) if refusals.kind(troubles) != LOOK:
+                scene.made.give(case.message, self._no_campaign(case, tuple(trouble.cause for trouble in troubles)))
+            case Saved() | Refused():
+                """Somebody was faster, at worst: what is there now is read back."""
+
+    async def _read_statuses(self, scene: _Scene, cases: Sequence[Case]) -> None:
+        by_campaign = {case.campaign: case for case in cases}
+        for case in cases:
+            case.statuses = []
+        queries = [select(_STATUS_FIELDS, STATUS, f"CampaignId IN {in_list(chunk)}") for chunk in chunks(by_campaign, count=30)]
+        for records in await read(scene.door, queries, STATUS):
+            for record in records:
+                by_campaign[full_id(record["CampaignId"])].statuses.append(record)
+
+    def _done(self, case: Case) -> Emit:
+        row = CampaignRow(
+            campaign=case.campaign,
+            statuses=tuple(_labels(case)) if case.statuses else (case.trusted.statuses if case.trusted is not None else ()),
+            title=_title_digest(case),
+            status=case.title.status,
+        )
+        reason = "campaign_created" if case.record is None else "campaign_updated" if case.written else "campaign_known"
+        step = Written(
+            stage=STAGE,
+            at=self._now(),
+            salesforce={CAMPAIGN: case.campaign},
+            written=case.written,
+            left_out=case.left_out,
+            causes=case.causes,
+        )
+        return Emit(rows=self._rows(case.subject, case.known, row), reason=reason, trail=(*case.subject.trail, step))
+
+    def _no_campaign(self, case: Case, causes: Sequence[Cause]) -> Outcome:
+        """The session is probed, never rejected: the row says why there is no Campaign, so that who waits and who looks can tell."""
+        cause = causes[0]
+        rows = self._rows(case.subject, case.known, CampaignRow(why=cause))
+        return Block(case.message.lanes[-1], cause, rows=rows)
+
+    def _refuse_all(self, made: Verdicts, cases: Iterable[Case], troubles: tuple[Trouble, ...]) -> None:
+        """A whole call about Campaigns was refused: no right to see them, mostly."""
+        kind = refusals.kind(troubles)
+        for case in _open(made, cases):
+            outcome = verdicts.again(troubles[0]) if kind in (LOOK, TRANSIENT) else self._no_campaign(case, [troubles[0].cause])
+            made.give(case.message, outcome)
+
+    def _rows(self, subject: Session, known: CampaignRow | None, row: CampaignRow) -> tuple[Row, ...]:
+        """The row with its version, unless the table says the same already."""
+        row.workspace = subject.workspace
+        if known is not None and known.version > subject.dead_version:
+            row.version, row.at = known.version, known.at
+            if row == known:
+                return ()
+        row.version = max(known.version if known is not None else 0, subject.dead_version) + 1
+        row.at = self._now()
+        return (self._tables.campaigns.row(campaign_key(subject.org, subject.session), row),)
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+
+def _open(made: Verdicts, cases: Iterable[Case]) -> list[Case]:
+    return [case for case in cases if not made.has(case.message)]
+
+
+def _never(session: SessionRow) -> str | None:
+    """Why a session makes no Campaign; a draft may make one later."""
+    if session.breakout:
+        return BREAKOUT
+    if session.past:
+        return PAST
+    return DRAFT if session.status == "draft" else None
+
+
+def _lacks(row: CampaignRow, workspace: Workspace) -> bool:
+    return any(ranking.spelled(label, row.statuses) is None for label in ranking.labels(workspace.statuses))
+
+
+def _labels(case: Case) -> list[str]:
+    return [str(record["Label"]) for record in case.statuses]
+
+
+def _is_of(record: Record, session: str, key: Sequence[str]) -> bool:
+    return naming.is_marked(record.get("Description"), session) or (bool(key) and record.get(key[0]) == session)
+
+
+def _where(cases: Sequence[Case], key: Sequence[str]) -> str:
+    parts = [f"Name IN {in_list(list(dict.fromkeys(case.title.name for case in cases)))}"]
+    dates = sorted({case.title.date for case in cases if case.title.date})
+    ids = sorted({case.trusted.campaign for case in cases if case.trusted is not None})
+    if dates:
+        parts.append(f"StartDate IN ({','.join(dates)})")
+    if ids:
+        parts.append(f"Id IN {in_list(ids)}")
+    if key:
+        parts.append(f"{key[0]} IN {in_list([case.session for case in cases])}")
+    return " OR ".join(parts)
+
+
+def _title_digest(case: Case) -> str:
+    """What the next message compares with: the name and date that Turnout gave, or "" where people gave theirs."""
+    if case.record is None or "Name" in case.written or "StartDate" in case.written:
+        return case.title.digest()
+    held = naming.digest(str(case.record.get("Name") or ""), str(case.record.get("StartDate") or ""))
+    if held == case.title.digest():
+        return held
+    return case.trusted.title if case.trusted is not None else ""
+
+
+def _values(scene: _Scene, case: Case) -> dict[str, Value]:
+    """What the Campaign gets: all of it when it is made; later its status onwards, and a name and date that nobody changed by hand."""
+    title, record = case.title, case.record
+    wanted: dict[str, Value] = {"Status": title.status}
+    if record is None:
+        wanted.update(Name=title.name, Type=naming.TYPE, IsActive=True, Description=naming.mark(case.session))
+    if title.date:
+        wanted.update(StartDate=title.date, EndDate=title.date)
+    if record is not None:
+        wanted = _differing(wanted, case, record)
+    key = scene.key
+    if key is not None and (record is None or mapping.is_blank(record.get(key.name))):
+        wanted[key.name] = case.session
+    return _fitting(scene.describe, wanted, case)
+
+
+def _differing(wanted: dict[str, Value], case: Case, record: Record) -> dict[str, Value]:
+    held = naming.digest(str(record.get("Name") or ""), str(record.get("StartDate") or ""))
+    ours = case.trusted is not None and case.trusted.title == held
+    if not naming.advances(record.get("Status"), case.title.status):
+        del wanted["Status"]
+    if ours:
+        return {name: value for name, value in {**wanted, "Name": case.title.name}.items() if record.get(name) != value}
+    return {name: value for name, value in wanted.items() if name == "Status" or mapping.is_blank(record.get(name))}
+
+
+def _fitting(describe: Describe, wanted: dict[str, Value], case: Case) -> dict[str, Value]:
+    """The values that the org's Campaign takes; the name always goes, so that the org itself says what is wrong."""
+    values: dict[str, Value] = {}
+    for name, value in wanted.items():
+        field = describe.field(name)
+        if field is None:
+            case.left_out[name] = mapping.NO_FIELD
+            continue
+        try:
+            values[field.name], _ = mapping.fit(field, value)
+        except mapping.Unfit as unfit:
+            case.left_out[field.name] = str(unfit)
+    return values
+
+
+def _status_writes(case: Case) -> list[Write]:
+    """Statuses to make, above the highest, and those of ours to mend: only attended counts as responded, registered is the default."""
+    held = {ranking.folded(str(record["Label"])): record for record in case.statuses}
+    order = max((int(record.get("SortOrder") or 0) for record in case.statuses), default=0)
+    made: list[Write] = []
+    for place, (label, responded) in enumerate(ranking.labels(case.workspace.statuses).items()):
+        record = held.get(ranking.folded(label))
+        if record is None:
+            order += 1
+            values: dict[str, Value] = {"CampaignId": case.campaign, "Label": label, "HasResponded": responded, "SortOrder": order}
+            made.append(Write(STATUS, values | ({"IsDefault": True} if place == 0 else {})))
+        elif case.trusted is None:
+            changed = _changed(record, responded=responded, default=place == 0)
+            made += [Write(STATUS, changed, str(record["Id"]))] if changed else []
+    return made
+
+
+def _changed(record: dict[str, Any], *, responded: bool, default: bool) -> dict[str, Value]:
+    """What differs in a status of a Campaign that Turnout sees for the first time."""
+    changed: dict[str, Value] = {}
+    if bool(record.get("HasResponded")) != responded:
+        changed["HasResponded"] = responded
+    if default and not record.get("IsDefault"):
+        changed["IsDefault"] = True
+    return changed

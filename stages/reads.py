@@ -1,0 +1,58 @@
+"""Queries in as few calls as can be: five in one composite, further pages followed. Never decides what to ask."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from schemas.messages import Cause
+from stages.salesforce.causes import UNREADABLE, classify_all, errors_of
+from stages.salesforce.door import Describe, OrgDoor, Reply, Subrequest, Trouble
+from stages.salesforce.errors import CallRefused
+from stages.salesforce.soql import holds_reference, path_of_query
+
+QUERIES: Final = 5
+"""Most queries of one composite."""
+
+Record = dict[str, Any]
+
+
+async def read(door: OrgDoor, queries: Sequence[str], object_name: str = "") -> list[list[Record]]:
+    """The records of each query, in the order of `queries`. Raises the door's errors; CallRefused for a query that was refused."""
+    found: list[list[Record]] = [[] for _ in queries]
+    together = [place for place, soql in enumerate(queries) if not holds_reference(soql)]
+    for start in range(0, len(together), QUERIES):
+        places = together[start : start + QUERIES]
+        replies = await door.composite([Subrequest("GET", path_of_query(queries[place])) for place in places])
+        for place, reply in zip(places, replies, strict=True):
+            found[place] = await _records(door, reply, object_name)
+    for place, soql in enumerate(queries):
+        if holds_reference(soql):
+            found[place] = [_plain(record) for record in await door.query(soql)]
+    return found
+
+
+def known_fields(describe: Describe, wanted: Iterable[str]) -> list[str]:
+    """Those of the fields that the org has and shows, by their own names, each once."""
+    fields = (describe.field(name) for name in wanted)
+    return list(dict.fromkeys(field.name for field in fields if field is not None))
+
+
+def is_field_missing(error: CallRefused) -> bool:
+    """A query named a field that is there no more: what describe said is old."""
+    return error.trouble.cause.code == "INVALID_FIELD"
+
+
+async def _records(door: OrgDoor, reply: Reply, object_name: str) -> list[Record]:
+    body = reply.body
+    if reply.status >= 400 or not isinstance(body, dict) or "records" not in body:
+        troubles = classify_all(errors_of(body), object_name=object_name, http_status=reply.status)
+        unreadable = Trouble("transient", Cause(code=UNREADABLE, message="The answer to a query could not be read"))
+        raise CallRefused(next(iter(troubles), unreadable))
+    records = [_plain(record) for record in body["records"]]
+    if not body.get("done", True):
+        records += [_plain(record) for record in await door.follow(body["nextRecordsUrl"])]
+    return records
+
+
+def _plain(record: Record) -> Record:
+    """The fields alone: no attributes, no parents."""
+    return {name: value for name, value in record.items() if not isinstance(value, dict)}

@@ -1,0 +1,113 @@
+"""Whether an event may overwrite what a record holds, or is too old for that; and what this worker did lately. Asks nobody."""
+
+import dataclasses
+import datetime
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Final
+
+from schemas.messages import Cause
+
+REMEMBERED: Final = 50_000
+"""Addresses of which a worker remembers the last event."""
+SAME_EVENT_IDS: Final = 32
+"""Ids of events of one moment that are told apart from repeats."""
+
+
+def milliseconds(text: Any) -> int | None:
+    """Unix ms of a Salesforce datetime (`2021-12-30T14:37:22.000+0000`); None for null and for what is none."""
+    if not isinstance(text, str) or not text:
+        return None
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    return round(moment.timestamp() * 1000)
+
+
+def datetime_text(ms: int) -> str:
+    """A moment as Salesforce takes it: UTC, in whole seconds, rounded down."""
+    return datetime.datetime.fromtimestamp(ms // 1000, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def only_fills(
+    *, happened_at: int, replayed: bool, remembered: bool, record: Mapping[str, Any], our_user: str, event_time_field: str | None
+) -> bool:
+    """Whether an event leaves what the record holds alone and only fills what is empty.
+
+    `happened_at` in Unix ms. `remembered`: this worker has applied the same event or a later one. `event_time_field`: the org's field
+    for the time of the event that last set the values, None where it has none (only then does a replay mark count).
+    """
+    if remembered:
+        return True
+    changed_at = milliseconds(record.get("LastModifiedDate"))
+    by_others = record.get("LastModifiedById") != our_user
+    if by_others and changed_at is not None and happened_at < changed_at:
+        return True
+    if event_time_field is None:
+        return replayed
+    set_at = milliseconds(record.get(event_time_field))
+    return set_at is not None and happened_at // 1000 <= set_at // 1000
+
+
+@dataclasses.dataclass(slots=True)
+class _Memory:
+    happened_at: int = 0
+    ids: tuple[str, ...] = ()
+    written_at: int = 0
+    lost: Cause | None = None
+
+
+class Recall:
+    """What this worker did lately, by any key (an address or a record in an org). Bounded; what it forgot counts as written to."""
+
+    def __init__(self, size: int = REMEMBERED) -> None:
+        self._size = size
+        self._memory: OrderedDict[tuple[str, str], _Memory] = OrderedDict()
+        self._forgotten_at = 0
+
+    def is_past(self, key: tuple[str, str], happened_at: int, event_id: str) -> bool:
+        """Whether a later event, or this very one, was applied."""
+        memory = self._memory.get(key)
+        return memory is not None and (happened_at < memory.happened_at or (happened_at == memory.happened_at and event_id in memory.ids))
+
+    def applied(self, key: tuple[str, str], happened_at: int, event_id: str) -> None:
+        memory = self._touch(key)
+        if happened_at > memory.happened_at:
+            memory.happened_at, memory.ids = happened_at, (event_id,)
+        elif happened_at == memory.happened_at and event_id not in memory.ids:
+            memory.ids = (*memory.ids, event_id)[-SAME_EVENT_IDS:]
+
+    def writes(self, key: tuple[str, str], at: int) -> None:
+        """A write is about to be sent, Unix ms."""
+        self._touch(key).written_at = at
+
+    def wrote_since(self, key: tuple[str, str], at: int) -> bool:
+        """Whether a write may have been sent at or after `at`."""
+        memory = self._memory.get(key)
+        return (memory.written_at if memory is not None else self._forgotten_at) >= at
+
+    def lost(self, key: tuple[str, str], cause: Cause) -> None:
+        """The answer to a write was lost: the trace tells it once the outcome is known."""
+        self._touch(key).lost = cause
+
+    def found(self, key: tuple[str, str]) -> tuple[Cause, ...]:
+        """The outcome is known now: the cause of a lost answer before, if there was one."""
+        memory = self._memory.get(key)
+        if memory is None or memory.lost is None:
+            return ()
+        cause, memory.lost = memory.lost, None
+        return (cause,)
+
+    def _touch(self, key: tuple[str, str]) -> _Memory:
+        memory = self._memory.get(key)
+        if memory is None:
+            memory = self._memory[key] = _Memory(written_at=self._forgotten_at)
+            if len(self._memory) > self._size:
+                _, oldest = self._memory.popitem(last=False)
+                self._forgotten_at = max(self._forgotten_at, oldest.written_at)
+        else:
+            self._memory.move_to_end(key)
+        return memory

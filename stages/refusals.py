@@ -1,0 +1,85 @@
+"""What a refused record means: fields to leave out, a look again, one person's fault, or the org's own rule that hits nearly all. Pure."""
+
+import re
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from schemas.messages import Value
+from stages.salesforce.causes import LOOK, ORG, RECORD, TRANSIENT
+from stages.salesforce.door import Trouble
+
+RUN: Final = 20
+"""Records that make a run."""
+NEARLY_ALL: Final = 0.9
+RUNS: Final = 10_000
+"""Most runs that are followed at once."""
+
+_PLACES: Final = re.compile(r"(?:country|state)(?:code)?$", re.IGNORECASE)
+
+RunKey = tuple[str, str, bool]
+"""Org (or lane), object, whether records were created."""
+
+
+def leave_out(troubles: Sequence[Trouble], sent: Mapping[str, Value]) -> dict[str, str] | None:
+    """Fields (as they were sent) to leave out, with the org's words, so that the rest can be written; None where that does not help."""
+    chosen: dict[str, str] = {}
+    names = {name.lower(): name for name in sent}
+    for trouble in troubles:
+        fields = [names[name.lower()] for name in trouble.leave_out if name.lower() in names]
+        if not fields and trouble.cause.code == "FIELD_INTEGRITY_EXCEPTION" and not trouble.cause.fields:
+            fields = [name for name in sent if _PLACES.search(name)]
+        if not fields:
+            return None
+        chosen.update(dict.fromkeys(fields, f"{trouble.cause.code}: {trouble.cause.message}"))
+        if any(_PLACES.search(name) for name in fields):
+            chosen.update(dict.fromkeys(_siblings(fields, sent), "left out with the country or state that was refused"))
+    return chosen or None
+
+
+def kind(troubles: Sequence[Trouble]) -> str:
+    """The one kind of all reasons of one record: what can't be mended by waiting comes first."""
+    kinds = {trouble.kind for trouble in troubles}
+    return next((one for one in (ORG, RECORD, TRANSIENT, LOOK) if one in kinds), RECORD)
+
+
+def is_missing_field(troubles: Iterable[Trouble]) -> bool:
+    """Whether what describe said is old."""
+    return any(trouble.cause.code in ("INVALID_FIELD", "INVALID_FIELD_FOR_INSERT_UPDATE") for trouble in troubles)
+
+
+class Runs:
+    """Which rule of an org's own refused the last records, so that a rule that hits nearly all stops the lane and not each person."""
+
+    def __init__(self) -> None:
+        self._runs: dict[RunKey, deque[tuple[str, ...]]] = {}
+
+    def note(self, run: RunKey, results: Sequence[Sequence[Trouble]]) -> None:
+        """The results of one batch in one run: the troubles of each record, empty for a record that was saved."""
+        if run not in self._runs and len(self._runs) >= RUNS:
+            del self._runs[next(iter(self._runs))]
+        window = self._runs.setdefault(run, deque(maxlen=RUN))
+        window.extend(_cause(troubles) for troubles in results)
+
+    def hits_nearly_all(self, run: RunKey, troubles: Sequence[Trouble], results: Sequence[Sequence[Trouble]]) -> bool:
+        """Whether this cause of the org's own refused nearly all of the run, and of this batch too."""
+        cause = _cause(troubles)
+        if not cause or not all(trouble.org_rule for trouble in troubles if trouble.kind == RECORD):
+            return False
+        window = self._runs.get(run, deque())
+        here = sum(_cause(one) == cause for one in results)
+        return len(window) == RUN and window.count(cause) >= NEARLY_ALL * RUN and here >= NEARLY_ALL * len(results)
+
+
+def _cause(troubles: Sequence[Trouble]) -> tuple[str, ...]:
+    return tuple(sorted({",".join((trouble.cause.code, *sorted(trouble.cause.fields))) for trouble in troubles}))
+
+
+def _siblings(fields: Sequence[str], sent: Mapping[str, Value]) -> list[str]:
+    """A state is worth nothing without its country: `MailingState` goes with `MailingCountry`."""
+    stems = {_PLACES.sub("", name).lower() for name in fields if re.search(r"country(?:code)?$", name, re.IGNORECASE)}
+    return [
+        name
+        for name in sent
+        if name not in fields and re.search(r"state(?:code)?$", name, re.IGNORECASE) and _PLACES.sub("", name).lower() in stems
+    ]

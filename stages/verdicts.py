@@ -1,0 +1,139 @@
+"""The outcomes of one batch while they are made: one for each message, what the door's errors mean for those that have none yet."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from pipeline.lanes import org_lane
+from pipeline.messages import Message
+from pipeline.outcomes import Batch, Block, Outcome, Reject, Retry, Wait
+from schemas.messages import Cause, Subject, Written
+from schemas.settings import Org, Workspace
+from stages.rows import Tables
+from stages.salesforce.causes import LOOK, ORG, TRANSIENT
+from stages.salesforce.door import Trouble
+from stages.salesforce.errors import CallRefused, OrgUnavailable, OutcomeUnknown, SalesforceDoorError, UnknownOrg
+
+LOOK_AGAIN_SECONDS: Final = 1.0
+"""After a lost answer, or where the world changed: by then a call that was cut off has ended, or its lock is waited for."""
+LOCKED_SECONDS: Final = 2.0
+SETTINGS_WAIT_SECONDS: Final = 300.0
+"""Longest wait for the row of an org or a workspace, which stood there when the door took the event."""
+
+NEVER_THE_MESSAGE: Final = frozenset({"UNABLE_TO_LOCK_ROW", "REQUEST_LIMIT_EXCEEDED", "SERVER_UNAVAILABLE", "QUERY_TIMEOUT"})
+"""Transient, and never the fault of the message that met it: such tries are not counted."""
+
+_subjects: Final = msgspec.json.Decoder(Subject)
+
+
+class Verdicts:
+    """One outcome for each message of a batch; the first one given stands."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self._outcomes: dict[int, Outcome] = {}
+        self._places = {id(message): place for place, message in enumerate(batch.messages)}
+
+    def give(self, message: Message, outcome: Outcome) -> None:
+        self._outcomes.setdefault(self._places[id(message)], outcome)
+
+    def has(self, message: Message) -> bool:
+        return self._places[id(message)] in self._outcomes
+
+    def open(self, messages: Iterable[Message]) -> list[Message]:
+        return [message for message in messages if not self.has(message)]
+
+    def outcomes(self) -> Sequence[Outcome]:
+        """In the order of the batch. LookupError where a message was forgotten: a mistake of the step."""
+        missing = [message.id for message in self.batch.messages if not self.has(message)]
+        if missing:
+            raise LookupError(f"{len(missing)} messages of a batch have no outcome")
+        return [self._outcomes[place] for place in range(len(self.batch.messages))]
+
+    def fail(self, messages: Iterable[Message], error: SalesforceDoorError) -> None:
+        """What an error of the door means for those of the messages that have no outcome yet."""
+        for message in self.open(messages):
+            self.give(message, failed(error, message))
+
+
+def failed(error: SalesforceDoorError, message: Message) -> Outcome:
+    """What an error of the door means for a message that it hit."""
+    if isinstance(error, UnknownOrg):
+        return Block(org_lane(message.org), unknown_org(message.org))
+    if isinstance(error, OrgUnavailable):
+        return Block(org_lane(message.org), error.trouble.cause, error.trouble.retry_after_seconds)
+    if isinstance(error, OutcomeUnknown):
+        return lost(error.trouble)
+    if isinstance(error, CallRefused):
+        return refused(error.trouble, message)
+    raise error
+
+
+def refused(trouble: Trouble, message: Message) -> Outcome:
+    """What the refusal of a whole call means: no record was looked at, so no record can be at fault."""
+    if trouble.kind == ORG:
+        return Block(org_lane(message.org), trouble.cause, trouble.retry_after_seconds)
+    return again(trouble)
+
+
+def again(trouble: Trouble, seconds: float = LOCKED_SECONDS) -> Retry:
+    """Once more after the time that the org asks for."""
+    free = trouble.kind == TRANSIENT and trouble.cause.code in NEVER_THE_MESSAGE
+    return Retry(trouble.retry_after_seconds or (LOOK_AGAIN_SECONDS if trouble.kind == LOOK else seconds), trouble.cause, free)
+
+
+def lost(trouble: Trouble) -> Retry:
+    """Sent, and no answer: the step looks again at the next try. Not the message's fault."""
+    return Retry(max(trouble.retry_after_seconds or 0.0, LOOK_AGAIN_SECONDS), trouble.cause, free=True)
+
+
+def unknown_org(org: str) -> Cause:
+    return Cause(code="unknown_org", message=f"The org {org} is not in the settings", hint="Add it with `turnout settings apply`")
+
+
+def unreadable(error: Exception) -> Cause:
+    """A message whose body is not of the shape that its headers tell."""
+    return Cause(code="unreadable", message=f"The message can't be read: {error}"[:500], hint="Retry it with a newer version of Turnout")
+
+
+def decode(message: Message) -> Subject:
+    """The subject of a message. Raises msgspec.DecodeError or UnicodeDecodeError."""
+    subject: Subject = _subjects.decode(message.value)
+    return subject
+
+
+def read(verdicts: Verdicts) -> list[tuple[Message, Subject]]:
+    """Each message of the batch with its subject; those that can't be read are rejected."""
+    subjects: list[tuple[Message, Subject]] = []
+    for message in verdicts.batch.messages:
+        try:
+            subjects.append((message, decode(message)))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            verdicts.give(message, Reject((unreadable(error),)))
+    return subjects
+
+
+def org_of(verdicts: Verdicts, tables: Tables) -> Org | None:
+    """The org's settings; where they are not there (yet), the whole batch waits for them."""
+    org = verdicts.batch.org
+    row = tables.orgs.get(org)
+    if row is None:
+        for message in verdicts.batch.messages:
+            verdicts.give(message, Wait(tables.orgs.name, org, None, unknown_org(org), longest_seconds=SETTINGS_WAIT_SECONDS))
+    return row
+
+
+def workspace_of(verdicts: Verdicts, message: Message, workspace: str, tables: Tables) -> Workspace | None:
+    """The workspace's settings; where they are not there (yet), the message waits for them."""
+    row = tables.workspaces.get(workspace)
+    if row is None:
+        hint = "Add it with `turnout settings apply`, then retry"
+        cause = Cause(code="unknown_workspace", message=f"The workspace {workspace} is not in the settings", hint=hint)
+        verdicts.give(message, Wait(tables.workspaces.name, workspace, None, cause, longest_seconds=SETTINGS_WAIT_SECONDS))
+    return row
+
+
+def rejected(troubles: Sequence[Trouble], trail: tuple[Written, ...] = ()) -> Reject:
+    """To the dead letters, with all causes."""
+    return Reject(tuple(trouble.cause for trouble in troubles), trail)
