@@ -10,6 +10,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from pipeline.errors import TopicMissing, TransportError
 from pipeline.kafka.asking import answered, translating
+from pipeline.kafka.closing import closed, started
 from pipeline.kafka.settings import KafkaSettings
 from pipeline.records import Commit
 
@@ -34,13 +35,13 @@ class KafkaCluster:
         self._consumer = AIOKafkaConsumer(**connection, enable_auto_commit=False, auto_offset_reset="none")
         with translating(f"connecting to {self._settings.bootstrap}"):
             await self._admin.start()
-            await self._consumer.start()
+            await started(self._consumer)
 
     async def stop(self) -> None:
         admin, self._admin = self._admin, None
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await consumer.stop()
+            await closed(consumer, self._settings.close_timeout_seconds)
         if admin is not None:
             await admin.close()
 

@@ -6,7 +6,6 @@ read. tests/contract/ shows that they still do what they did.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -16,7 +15,8 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.errors import CommitRefused, OffsetOutOfRange, TransportError
-from pipeline.kafka.asking import translated, translating, within
+from pipeline.kafka.asking import translated, within
+from pipeline.kafka.closing import closed, ended, started
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.lease import Clock, Lease, monotonic
 from pipeline.kafka.settings import KafkaSettings
@@ -74,7 +74,7 @@ class KafkaGroupReader:
             max_partition_fetch_bytes=settings.max_partition_fetch_bytes,
         )
         async with within(settings.connect_timeout_seconds, f"joining {settings.group(self._group)}"):
-            await self._consumer.start()
+            await started(self._consumer)
         self._watch(self._consumer._coordinator)
         self._consumer.subscribe([self._name], listener=_Listener(self))
 
@@ -83,13 +83,9 @@ class KafkaGroupReader:
         self._forget()
         if consumer is None:
             return
-        await _closed(consumer, self._settings.close_timeout_seconds)
+        await closed(consumer, self._settings.close_timeout_seconds)
         poll, self._poll = self._poll, None
-        if poll is not None:
-            poll.cancel()
-            await asyncio.wait({poll})
-            if not poll.cancelled() and (error := poll.exception()) is not None:
-                log.debug("poll ended with the reader", topic=self._name, error=repr(error))
+        await ended(poll)
 
     async def fetch(self, timeout_seconds: float, max_records: int) -> Mapping[int, Sequence[Record]]:
         self._raise_failure()
@@ -281,19 +277,3 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 def records(topic: str, rows: Iterable[Any]) -> list[Record]:
     """Rows of aiokafka as records of ours."""
     return [Record(topic, row.partition, row.offset, row.timestamp, row.key, row.value, row.headers) for row in rows]
-
-
-async def _closed(consumer: Any, seconds: float) -> None:
-    """Leaves and closes; where the coordinator does not answer, closes the connections under it."""
-    stopping = asyncio.create_task(consumer.stop())
-    done, _ = await asyncio.wait({stopping}, timeout=seconds)
-    if not done:
-        log.warning("the group was not left in time; it will notice by the session timeout", seconds=seconds)
-        with contextlib.suppress(TimeoutError), translating("closing"):
-            async with asyncio.timeout(seconds):
-                await consumer._client.close()
-        await asyncio.wait({stopping}, timeout=1.0)
-        stopping.cancel()
-    await asyncio.wait({stopping})
-    if not stopping.cancelled() and (error := stopping.exception()) is not None:
-        log.warning("the group was not left cleanly", error=repr(error))

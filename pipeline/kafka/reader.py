@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 
 from pipeline.errors import OffsetOutOfRange, TransportError
 from pipeline.kafka.asking import translated, within
+from pipeline.kafka.closing import closed, ended, started
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.settings import KafkaSettings
 from pipeline.records import Record
@@ -43,21 +44,16 @@ class KafkaReader:
             max_partition_fetch_bytes=self._max_bytes,
         )
         async with within(self._settings.connect_timeout_seconds, "starting a reader"):
-            await self._consumer.start()
+            await started(self._consumer)
         self._apply()
 
     async def stop(self) -> None:
         consumer, self._consumer = self._consumer, None
         if consumer is None:
             return
-        async with within(self._settings.close_timeout_seconds, "stopping a reader"):
-            await consumer.stop()
+        await closed(consumer, self._settings.close_timeout_seconds)
         poll, self._poll = self._poll, None
-        if poll is not None:
-            poll.cancel()
-            await asyncio.wait({poll})
-            if not poll.cancelled() and (error := poll.exception()) is not None:
-                log.debug("poll ended with the reader", error=repr(error))
+        await ended(poll)
 
     def assign(self, positions: Mapping[tuple[str, int], int]) -> None:
         self._positions = {

@@ -73,7 +73,7 @@ class EmbeddedBroker:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
+            preexec_fn=die_with(os.getpid()),
         )
         self._listening = asyncio.create_task(self._listen(self._process))
         try:
@@ -196,7 +196,7 @@ def _free_port(port: int) -> int:
         return number
 
 
-def _die_with(parent: int) -> Callable[[], None] | None:
+def die_with(parent: int) -> Callable[[], None] | None:
     """What the child does between fork and exec: it asks to be ended when its parent dies, and looks whether it died already."""
     if not sys.platform.startswith("linux"):
         return None

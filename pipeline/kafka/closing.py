@@ -1,0 +1,43 @@
+"""How a consumer of aiokafka is ended within a bound, whatever it is doing. Never waits for a broker that does not answer."""
+
+import asyncio
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger()
+
+
+async def started(consumer: Any) -> None:
+    """Starts it, and lets its tasks have their first step: one that is cancelled before it would end `stop` half-way (aiokafka 0.14)."""
+    try:
+        await consumer.start()
+    except BaseException:
+        await consumer.stop()
+        raise
+    await asyncio.sleep(0)
+
+
+async def closed(consumer: Any, seconds: float) -> None:
+    """Leaves the group, if there is one, and closes; where that takes too long, the connections are closed under it."""
+    stopping = asyncio.create_task(consumer.stop())
+    done, _ = await asyncio.wait({stopping}, timeout=seconds)
+    if not done:
+        log.warning("a consumer did not leave in time; its group will notice by the session timeout", seconds=seconds)
+        closing = asyncio.create_task(consumer._client.close())
+        await asyncio.wait({stopping, closing}, timeout=seconds, return_when=asyncio.ALL_COMPLETED)
+        stopping.cancel()
+        closing.cancel()
+        await asyncio.wait({stopping, closing})
+    if not stopping.cancelled() and (error := stopping.exception()) is not None:
+        log.warning("a consumer did not stop cleanly", error=repr(error))
+
+
+async def ended(poll: "asyncio.Task[Any] | None") -> None:
+    """Ends a poll that nobody waits for any more."""
+    if poll is None:
+        return
+    poll.cancel()
+    await asyncio.wait({poll})
+    if not poll.cancelled() and (error := poll.exception()) is not None:
+        log.debug("a poll ended with its reader", error=repr(error))

@@ -1,0 +1,232 @@
+"""Apache Kafka from its jars, one node in KRaft mode, to be killed, stopped and started again. Fails where Java or Maven is missing; never skips."""
+
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from pipeline.errors import TransportError
+from pipeline.kafka import KafkaSettings, KafkaTransport
+from stages.sandbox.broker import die_with
+
+HERE: Final = pathlib.Path(__file__).parent
+POM: Final = HERE / "pom.xml"
+BUILD: Final = HERE.parent.parent / "build" / "kafka"
+HOST: Final = "127.0.0.1"
+RESOLVE_SECONDS: Final = 600
+FORMAT_SECONDS: Final = 60
+READY_SECONDS: Final = 90.0
+STOP_SECONDS: Final = 30.0
+OLDEST_JAVA: Final = 17
+
+JVM: Final = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+
+
+class ApacheError(RuntimeError):
+    """Kafka could not be resolved or started; the message says why and what to do."""
+
+
+def jars() -> pathlib.Path:
+    """The folder with Kafka's jars, resolved by Maven once for each state of the pom."""
+    mark = BUILD / f"resolved-{hashlib.sha256(POM.read_bytes()).hexdigest()[:16]}"
+    libs = BUILD / "libs"
+    if mark.exists():
+        return libs
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with _alone(BUILD / "lock"):
+        if not mark.exists():
+            shutil.rmtree(libs, ignore_errors=True)
+            _run(
+                [_program("mvn"), "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={libs}"], RESOLVE_SECONDS
+            )
+            mark.touch()
+    return libs
+
+
+@dataclasses.dataclass(slots=True)
+class ApacheKafka:
+    """One broker with its data. `start` and `restart` keep port and data; signals reach the process itself."""
+
+    data_dir: pathlib.Path
+    extra: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Settings of the server beside the usual ones, and over them."""
+    port: int = 0
+    _controller_port: int = 0
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        return f"{HOST}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    def spawn(self) -> None:
+        """Starts the process, on formatted storage, without waiting for it to answer."""
+        if self._process is not None and self._process.poll() is None:
+            raise ApacheError("the broker is running already")
+        self.port = self.port or _free_port()
+        self._controller_port = self._controller_port or _free_port()
+        properties = self.data_dir / "server.properties"
+        if not properties.exists():
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            properties.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
+            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            _run([*_java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties), "--standalone"], FORMAT_SECONDS)
+        with (self.data_dir / "broker.log").open("ab") as said:
+            self._process = subprocess.Popen(
+                [*_java(), "kafka.Kafka", str(properties)],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with(os.getpid()),
+            )
+
+    async def ready(self) -> None:
+        """Until it answers the protocol."""
+        process = self._running()
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + READY_SECONDS
+        while True:
+            transport = KafkaTransport(KafkaSettings(bootstrap=self.bootstrap, connect_timeout_seconds=1.0))
+            try:
+                await transport.start()
+            except TransportError as error:
+                if process.poll() is not None or loop.time() > ends:
+                    raise ApacheError(f"Kafka did not come up (status {process.poll()}): {self.last_words()}") from error
+            else:
+                await transport.stop()
+                return
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self.spawn)
+        await self.ready()
+
+    async def restart(self) -> None:
+        """After `kill` or `stop`: the same data, the same port."""
+        await self.start()
+
+    def kill(self) -> None:
+        """kill -9, and gone."""
+        self._signal(signal.SIGKILL)
+        self._running().wait(STOP_SECONDS)
+
+    def suspend(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Ends it, cleanly if it can; also one that is suspended or gone."""
+        process, self._process = self._process, None
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_SECONDS)
+
+    def last_words(self) -> str:
+        return (self.data_dir / "broker.log").read_text(errors="replace")[-2000:]
+
+    def tool(self, main: str, *arguments: str) -> str:
+        """Runs one of Kafka's own tools (`org.apache.kafka.tools…`) with this broker as its bootstrap server; what it printed."""
+        return _run([*_java(), main, "--bootstrap-server", self.bootstrap, *arguments], FORMAT_SECONDS)
+
+    def _signal(self, number: int) -> None:
+        self._running().send_signal(number)
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise ApacheError("the broker is not started")
+        return self._process
+
+    def _properties(self) -> dict[str, str]:
+        usual = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.bootstrap.servers": f"{HOST}:{self._controller_port}",
+            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{self._controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{self._controller_port}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "controller.listener.names": "CONTROLLER",
+            "log.dirs": str(self.data_dir / "data"),
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "4",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            "group.initial.rebalance.delay.ms": "0",
+            "group.min.session.timeout.ms": "1000",
+            "auto.create.topics.enable": "false",
+            # Deleting and compacting within the patience of a test.
+            "log.retention.check.interval.ms": "1000",
+            "log.cleaner.backoff.ms": "500",
+        }
+        return usual | dict(self.extra)
+
+
+@contextlib.contextmanager
+def running(data_dir: pathlib.Path, extra: Mapping[str, str] | None = None) -> Iterator[ApacheKafka]:
+    """A broker that answers, for code without an event loop, such as a fixture of the session."""
+    broker = ApacheKafka(data_dir, extra or {})
+    try:
+        asyncio.run(broker.start())
+        yield broker
+    finally:
+        broker.stop()
+
+
+def _java() -> list[str]:
+    home = os.environ.get("JAVA_HOME")
+    java = str(pathlib.Path(home) / "bin" / "java") if home else _program("java")
+    return [java, *JVM, "-cp", f"{jars()}/*"]
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        wanted = f"Java {OLDEST_JAVA} or newer" if name == "java" else "Maven"
+        raise ApacheError(f"tests on Apache Kafka need {wanted}: `{name}` is not on PATH")
+    return found
+
+
+def _run(command: list[str], seconds: int) -> str:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False)
+    if done.returncode:
+        raise ApacheError(f"{' '.join(command[:1] + command[-4:])} failed ({done.returncode}): {(done.stdout + done.stderr)[-2000:]}")
+    return done.stdout
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        number: int = probe.getsockname()[1]
+        return number
+
+
+@contextlib.contextmanager
+def _alone(path: pathlib.Path) -> Iterator[None]:
+    """One process at a time, also of several test runs."""
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
