@@ -1,10 +1,11 @@
 """normalize: Livestorm's shape to ours. Says who is not for Salesforce, keeps the rows of `events` and `sessions`; calls no Salesforce."""
 
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import structlog
 
@@ -15,7 +16,8 @@ from schemas import livestorm
 from schemas.messages import SCHEMA, Cause, Received, Registration, Session, Written
 from schemas.settings import Workspace
 from schemas.tables import EventRow, SessionRow
-from stages.livestorm import attributes, sessions, webhook
+from stages.livestorm import attributes, webhook
+from stages.livestorm import sessions as livesessions
 from stages.livestorm.errors import LivestormError
 from stages.rows import EVENTS, SESSIONS, WORKSPACES, Rows
 
@@ -32,6 +34,15 @@ _WORKSPACE_WAIT_SECONDS: Final = 60.0
 _ASK_AGAIN_SECONDS: Final = 60.0
 """A row that is waited for is asked for at most this often by one worker."""
 _REMEMBERED: Final = 50_000
+_SCANNED_AT_ONCE: Final = 20_000
+"""Rows that are gone through before others get their turn."""
+
+
+class Told(msgspec.Struct, omit_defaults=True):
+    """Body of a session's second message."""
+
+    event_updated_at: int = 0
+    """Unix s: the row of `events` must be at least as new."""
 
 
 class Ask(Protocol):
@@ -42,6 +53,13 @@ class Ask(Protocol):
     async def event(self, workspace: Workspace, event: str) -> livestorm.Resource[livestorm.Event] | None: ...
 
 
+class ScannedTable(Table, Protocol):
+    """A table that can also be gone through."""
+
+    def items(self) -> Iterator[tuple[str, bytes]]:
+        """A snapshot of all rows."""
+
+
 class Normalize:
     """The step. `session_wait_seconds`: longest wait for a session or event that nobody has told of; `clock`: Unix seconds."""
 
@@ -49,7 +67,7 @@ class Normalize:
         self,
         workspaces: Table,
         events: Table,
-        sessions: Table,
+        sessions: ScannedTable,
         *,
         ask: Ask | None = None,
         session_wait_seconds: float = 86_400.0,
@@ -58,6 +76,7 @@ class Normalize:
         self._workspaces = Rows(WORKSPACES, workspaces, Workspace)
         self._events = Rows(EVENTS, events, EventRow)
         self._sessions = Rows(SESSIONS, sessions, SessionRow)
+        self._all_sessions = sessions
         self._ask = ask
         self._wait_seconds = session_wait_seconds
         self._clock = clock
@@ -113,7 +132,7 @@ class Normalize:
             case "session":
                 return self._session(message, received, workspace, _read(received, _SESSION))
             case "event":
-                return self._event(received, workspace, _read(received, _EVENT))
+                return self._event(message, received, workspace, _read(received, _EVENT))
             case None:
                 return Drop("unknown_event")
 
@@ -137,13 +156,13 @@ class Normalize:
         session = _readable(self._sessions, detail.session_id)
         if session is None:
             return self._wait_for_session(received, detail.session_id, detail.event_id or "")
-        if reason := sessions.closed(session, workspace):
+        if reason := livesessions.closed(session, workspace):
             return Drop(reason)
         event_id = session.event or detail.event_id or ""
         event = _readable(self._events, event_id)
         if event is None and maps_event(workspace):
             return self._wait_for_event(received, session.id, event_id)
-        return self._registered(message, received, told, address, session, event)
+        return self._registered(message, received, told, address, session, event_id, event)
 
     def _registered(
         self,
@@ -152,6 +171,7 @@ class Normalize:
         told: livestorm.Resource[livestorm.Person],
         address: str,
         session: SessionRow,
+        event_id: str,
         event: EventRow | None,
     ) -> Emit:
         action = webhook.ACTIONS[received.trigger]
@@ -162,14 +182,14 @@ class Normalize:
             workspace=received.workspace,
             org=received.org,
             session=session.id,
-            event=session.event,
+            event=event_id,
             email=address,
             person=told.id,
             happened_at=webhook.happened_at(
                 received.trigger, told.attributes, session_ended_at=session.ended_at, signed_at=received.signed_at
             ),
             received_at=received.received_at,
-            attributes=sessions.context(session, event) | values,
+            attributes=livesessions.context(session, event) | values,
             trail=(Written(stage=STAGE, at=self._now_ms(), left_out=odd),) if odd else (),
         )
         return Emit((_out(message, "normalized", address, "registration", registration),))
@@ -178,28 +198,30 @@ class Normalize:
 
     def _session(self, message: Message, received: Received, workspace: Workspace, told: livestorm.Resource[livestorm.Session]) -> Outcome:
         known = _readable(self._sessions, told.id)
-        fresh = sessions.snapshot(told, received.trigger, workspace=received.workspace, signed_at=received.signed_at // 1000)
+        fresh = livesessions.snapshot(told, received.trigger, workspace=received.workspace, signed_at=received.signed_at // 1000)
         if not fresh.event and not (known and known.event):
             return Reject((_NO_EVENT,))
-        row = sessions.merge(known, fresh, connected_at=workspace.connected_at)
+        row = livesessions.merge(known, fresh, connected_at=workspace.connected_at)
         rows = (self._sessions.row(row.id, row),)
-        if reason := closed(workspace) or sessions.closed(row, workspace):
+        if reason := closed(workspace) or livesessions.closed(row, workspace):
             return Drop(reason, rows)
         event = _readable(self._events, row.event)
         if event is None:
             # The row is for those who wait for the session, at once; its Campaign needs the event's title.
             told_message = msgspec.structs.replace(received, trigger=TOLD, body=msgspec.Raw(b"{}"))
-            return Emit((_received(told_message, f"session:{row.id}", "session", row.id, row.event, message.happened_at),), rows)
+            return Emit(
+                (_received(told_message, f"session:{row.id}", "session", row.id, row.event, message.happened_at, message.replay),), rows
+            )
         return Emit((self._session_out(message, received, row, event),), rows)
 
     def _told(self, message: Message, received: Received, workspace: Workspace) -> Outcome:
         row = _readable(self._sessions, message.session)
         if row is None:
             return self._wait_for_session(received, message.session, message.event)
-        if reason := closed(workspace) or sessions.closed(row, workspace):
+        if reason := closed(workspace) or livesessions.closed(row, workspace):
             return Drop(reason)
         event = _readable(self._events, row.event)
-        if event is None:
+        if event is None or event.updated_at < _TOLD.decode(received.body).event_updated_at:
             return self._wait_for_event(received, row.id, row.event)
         return Emit((self._session_out(message, received, row, event),))
 
@@ -219,13 +241,37 @@ class Normalize:
 
     # Events
 
-    def _event(self, received: Received, workspace: Workspace, told: livestorm.Resource[livestorm.Event]) -> Outcome:
+    def _event(
+        self, message: Message, received: Received, workspace: Workspace, told: livestorm.Resource[livestorm.Event]
+    ) -> Outcome | Coroutine[Any, Any, Outcome]:
         known = _readable(self._events, told.id)
-        row = sessions.event_row(told, known)
+        row = livesessions.event_row(told, known)
         rows = (self._events.row(row.id, row),)
         if reason := closed(workspace):
             return Drop(reason, rows)
+        if known is not None and known.title != row.title:
+            return self._renamed(message, received, row)
         return Emit((), rows, reason="event_known")
+
+    async def _renamed(self, message: Message, received: Received, row: EventRow) -> Outcome:
+        """The Campaigns of the event's sessions have its title in their names: each session is told again, by its one writer."""
+        body = msgspec.Raw(msgspec.json.encode(Told(event_updated_at=row.updated_at)))
+        outs = []
+        for session in await self._sessions_of(row.id):
+            told = msgspec.structs.replace(received, id=f"{received.id}-{session}", trigger=TOLD, body=body)
+            outs.append(_received(told, f"session:{session}", "session", session, row.id, message.happened_at, message.replay))
+        return Emit(tuple(outs), (self._events.row(row.id, row),), reason="event_renamed")
+
+    async def _sessions_of(self, event: str) -> list[str]:
+        """Ids of the event's sessions. Goes through the whole table, which is worth no index: events are seldom renamed."""
+        mark = b'"event":' + msgspec.json.encode(event)
+        found = []
+        for count, (id, raw) in enumerate(self._all_sessions.items()):
+            if mark in raw and (row := _readable(self._sessions, id)) is not None and row.event == event:
+                found.append(id)
+            if count % _SCANNED_AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()
+        return found
 
     # What somebody waits for
 
@@ -254,7 +300,8 @@ class Normalize:
             event = await ask.event(workspace, message.event)
             if event is None:
                 return Drop("event_not_found")
-            return self._event(received, workspace, event)
+            decided = self._event(message, received, workspace, event)
+            return await decided if isinstance(decided, Coroutine) else decided
         except LivestormError as error:
             if error.retry_after_seconds is None:
                 return Reject((error.cause,))
@@ -281,7 +328,7 @@ class Normalize:
                 received_at=self._now_ms(),
                 signed_at=self._now_ms(),
             )
-            wanted = (_received(message, key, kind, session, event, message.signed_at),)
+            wanted = (_received(message, key, kind, session, event, message.signed_at, None),)
         return Wait(rows.name, row, rows.raw(row), cause, wanted, self._wait_seconds)
 
     def _ask_for(self, key: str) -> bool:
@@ -320,11 +367,14 @@ def maps_event(workspace: Workspace) -> bool:
     """Whether the workspace's mapping needs what only the row of `events` tells."""
     mapping = workspace.mapping
     return any(
-        rule.source in sessions.OF_EVENT for rules in (mapping.lead, mapping.contact, mapping.campaign_member) for rule in rules.values()
+        rule.source in livesessions.OF_EVENT
+        for rules in (mapping.lead, mapping.contact, mapping.campaign_member)
+        for rule in rules.values()
     )
 
 
 _RECEIVED: Final = msgspec.json.Decoder(Received)
+_TOLD: Final = msgspec.json.Decoder(Told)
 _PERSON: Final[msgspec.json.Decoder[livestorm.Webhook[livestorm.Person]]] = msgspec.json.Decoder(
     livestorm.Webhook[livestorm.Person], strict=False
 )
@@ -399,7 +449,7 @@ def _out(message: Message, topic: str, key: str, kind: str, subject: Registratio
     return Out(topic, msgspec.json.encode(subject), None if key == message.key else key, headers)
 
 
-def _received(received: Received, key: str, kind: str, session: str, event: str, happened_at: int) -> Out:
+def _received(received: Received, key: str, kind: str, session: str, event: str, happened_at: int, replay: str | None) -> Out:
     headers = messages.headers(
         id=received.id,
         kind=kind,
@@ -410,5 +460,6 @@ def _received(received: Received, key: str, kind: str, session: str, event: str,
         happened_at=happened_at,
         received_at=received.received_at,
         schema=SCHEMA,
+        replay=replay,
     )
     return Out("received", msgspec.json.encode(received), key, headers)
