@@ -217,13 +217,9 @@ class _Steps:
                 tables["sessions"],
                 session_wait_seconds=self._environment.session_wait_seconds,
             )
-        typed = rows.tables(**{name: self._table(name) for name in ("orgs", "workspaces", "events", "sessions", "campaigns", "accounts")})
+        typed = rows.tables({name: self._tables[name] for name in flow.STAGES[stage][1]})
         if stage == "match":
             return Match(self._orgs, typed, time.time, self._name)
         if stage == "create":
             return Create(self._orgs, typed, time.time, self._name)
         return CampaignMembership(self._orgs, typed, time.time)
-
-    def _table(self, name: str) -> Table:
-        """A table; an empty one where this process's stages do not look it up."""
-        return self._tables[name] if name in self._tables else Table(name)
