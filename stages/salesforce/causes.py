@@ -242,9 +242,13 @@ def _duplicates(result: Any) -> str:
     """Rule and ids of a DUPLICATES_DETECTED, which only a plain call tells; "" elsewhere."""
     if not isinstance(result, Mapping):
         return ""
-    matches = [match for found in result.get("matchResults") or () for match in found.get("matchRecords") or ()]
-    ids = [str(match["record"]["Id"]) for match in matches if "Id" in (match.get("record") or {})]
+    matches = [match for found in _rows(result.get("matchResults")) for match in _rows(found.get("matchRecords"))]
+    ids = [str(record["Id"]) for match in matches for record in _rows([match.get("record")]) if "Id" in record]
     return f" (rule {result.get('duplicateRule') or '?'}{', records ' + ', '.join(ids[:5]) if ids else ''})"
+
+
+def _rows(value: Any) -> list[Mapping[str, Any]]:
+    return [row for row in value if isinstance(row, Mapping)] if isinstance(value, list) else []
 
 
 def _gist(body: str | bytes) -> str:
