@@ -51,7 +51,19 @@ class Entry:
 class Line:
     """See the module. One a worker, stage and org."""
 
-    __slots__ = ("_by_key", "_ready", "active", "batch_max", "first_ready_at", "org", "resting", "running", "serials", "timer", "wait_seconds")
+    __slots__ = (
+        "_by_key",
+        "_ready",
+        "active",
+        "batch_max",
+        "first_ready_at",
+        "org",
+        "resting",
+        "running",
+        "serials",
+        "timer",
+        "wait_seconds",
+    )
 
     def __init__(self, org: str, batch_max: int, wait_seconds: float) -> None:
         self.org = org

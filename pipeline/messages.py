@@ -90,7 +90,17 @@ class Message:
 
 
 def headers(
-    *, id: str, kind: str, workspace: str, org: str, session: str, event: str, happened_at: int, received_at: int, schema: int, replay: str | None = None
+    *,
+    id: str,
+    kind: str,
+    workspace: str,
+    org: str,
+    session: str,
+    event: str,
+    happened_at: int,
+    received_at: int,
+    schema: int,
+    replay: str | None = None,
 ) -> Headers:
     """Headers of a stage topic; times are Unix ms."""
     rows = [

@@ -52,7 +52,9 @@ class Table:
         try:
             key = (record.key or b"").decode()
         except UnicodeDecodeError:
-            log.warning("table row with an unreadable key was passed over", table=self.name, partition=record.partition, offset=record.offset)
+            log.warning(
+                "table row with an unreadable key was passed over", table=self.name, partition=record.partition, offset=record.offset
+            )
             return
         ahead = self._ahead.get(key)
         if ahead is not None:

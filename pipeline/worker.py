@@ -26,7 +26,7 @@ from pipeline.stage import Observer, Stage
 from pipeline.sweep import Sweep, Swept
 from pipeline.tables import Tables
 from pipeline.transport import Transport
-from schemas.tables import LaneRow
+from schemas.tables import GroupRow, LaneRow, RecoveryRow
 
 log = structlog.get_logger()
 
@@ -37,13 +37,16 @@ OFFSETS_LOST = b"offsets-lost"
 _FETCH_SECONDS = 0.2
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
 _LANE_ROWS_SECONDS = 2.0
+_GROUP_ROWS_SECONDS = 10.0
 _encoder = msgspec.json.Encoder()
 
 
 class Partition:
     """One assigned partition. It lives as long as its assignment; nothing of an earlier one survives."""
 
-    def __init__(self, number: int, stage: Stage, ledger: Ledger[Entry], *, held_since_ms: int, hold_creates_until_ms: int, replay_until: int) -> None:
+    def __init__(
+        self, number: int, stage: Stage, ledger: Ledger[Entry], *, held_since_ms: int, hold_creates_until_ms: int, replay_until: int
+    ) -> None:
         self.number = number
         self.ledger = ledger
         self.hand_over = False
@@ -82,6 +85,15 @@ class Health:
     reason: str = ""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Stopped:
+    """A partition that is not worked on, since its committed offset is not one of ours."""
+
+    reason: str
+    commit: Commit
+    bounds: tuple[int, int]
+
+
 class Worker:
     """See the module."""
 
@@ -104,7 +116,8 @@ class Worker:
         self._dispatcher.ledgers = lambda: [partition.ledger for partition in self._partitions.values()]
         self._partitions: dict[int, Partition] = {}
         self._loading: dict[int, asyncio.Event] = {}
-        self._stopped_partitions: dict[int, str] = {}
+        self._stopped_partitions: dict[int, _Stopped] = {}
+        self._group_told_ms: dict[int, int] = {}
         self._assignment = 0
         self._tasks: anyio.abc.TaskGroup | None = None
         self._joined = False
@@ -130,6 +143,7 @@ class Worker:
                     lost=self._lost,
                     share=self.stage.limits.sweep_share,
                 )
+                self._tables[LANES].subscribe(self._lanes_changed)
                 await self._group.start()
                 tasks.start_soon(sweep.run)
                 tasks.start_soon(self._read_live)
@@ -159,8 +173,8 @@ class Worker:
         if not self._joined:
             return Health(False, f"{self.stage.name}: has not joined its group yet")
         if self._stopped_partitions:
-            number, reason = next(iter(self._stopped_partitions.items()))
-            return Health(False, f"{self.stage.name}: partition {number} is stopped: {reason}")
+            number, stopped = next(iter(self._stopped_partitions.items()))
+            return Health(False, f"{self.stage.name}: partition {number} is stopped: {stopped.reason}")
         if self._loading:
             return Health(False, f"{self.stage.name}: partitions are being taken over")
         idle = asyncio.get_running_loop().time() - self._dispatcher.last_progress
@@ -235,10 +249,7 @@ class Worker:
             if assignment != self._assignment or number not in self._loading:
                 continue
             del self._loading[number]
-            partition = self._load(number, commits[number], bounds[number])
-            if partition is not None:
-                self._partitions[number] = partition
-                self._group.seek(number, partition.ledger.main)
+            self._begin(number, self._load(number, commits[number], bounds[number]))
         self._dispatcher.changed.set()
 
     def _load(self, number: int, commit: Commit | None, bounds: tuple[int, int]) -> Partition | None:
@@ -249,7 +260,7 @@ class Worker:
         progress: Progress | None = None
         replay_until = 0
         if commit is None:
-            if self._tables[LANES].get(self._group_row(number)) is not None:
+            if self._tables[LANES].get(self._row(number, "group")) is not None:
                 self._observer.incident(self.stage.name, "offsets_lost", 1)
                 log.error("the group's offsets are gone: the log is read from its start, marked as a replay", start=start, end=end, **where)
                 replay_until = end
@@ -259,20 +270,25 @@ class Worker:
             offset = start
         else:
             try:
-                progress = decode(commit.metadata)
+                commit, progress = self._trusted(number, commit)
             except MetadataError as error:
                 reason = (
-                    f"its offset was moved by something else than Turnout ({error}): move on from there with "
-                    f"`turnout cursors assume-none`, or go back with `turnout cursors restore`"
+                    f"its offset was moved by something else than Turnout ({error}): go on from there with "
+                    f"`turnout cursors assume-none --stage {self.stage.name}`, or go back with `turnout cursors restore --stage {self.stage.name}`"
                 )
-                self._stopped_partitions[number] = reason
+                self._stopped_partitions[number] = _Stopped(reason, commit, bounds)
                 self._observer.incident(self.stage.name, "foreign_commit", 1)
                 log.error("partition is stopped: messages that were passed over could be lost", reason=reason, **where)
                 return None
             offset = commit.offset
             if offset > end or any(cursor.offset > end for cursor in progress.cursors.values()):
                 self._observer.incident(self.stage.name, "log_recreated", 1)
-                log.error("the log ends before the committed offset: it was made anew, and is read from its start", committed=offset, end=end, **where)
+                log.error(
+                    "the log ends before the committed offset: it was made anew, and is read from its start",
+                    committed=offset,
+                    end=end,
+                    **where,
+                )
                 offset, progress, replay_until = start, None, end
             elif offset < start:
                 self._observer.incident(self.stage.name, "offsets_below_log", start - offset)
@@ -283,9 +299,37 @@ class Worker:
         hold_until = 0 if clean else now_ms + int(self.stage.limits.takeover_seconds * 1000)
         return Partition(number, self.stage, ledger, held_since_ms=now_ms, hold_creates_until_ms=hold_until, replay_until=replay_until)
 
-    def _group_row(self, number: int) -> str:
-        """Key of the row that says that the group has committed here before."""
-        return f"{self.stage.name}|{number}|group"
+    def _trusted(self, number: int, commit: Commit) -> tuple[Commit, Progress]:
+        """The commit and what it carries; for one that is not ours, what somebody said shall be done. Raises MetadataError where nobody has."""
+        try:
+            return commit, decode(commit.metadata)
+        except MetadataError:
+            row = self._tables[LANES].get(self._row(number, "recovery"))
+            if row is None:
+                raise
+        if msgspec.json.decode(row, type=RecoveryRow).way == "assume-none":
+            return commit, Progress({}, drained=False)
+        known = self._tables[LANES].get(self._row(number, "group"))
+        if known is None:
+            raise MetadataError("nothing is known to go back to")
+        last = msgspec.json.decode(known, type=GroupRow)
+        return Commit(last.offset, last.metadata), decode(last.metadata)
+
+    def _row(self, number: int, what: str) -> str:
+        """Key in the table `lanes`."""
+        return f"{self.stage.name}|{number}|{what}"
+
+    def _lanes_changed(self, key: str) -> None:
+        """Somebody said how a stopped partition shall go on."""
+        for number, stopped in list(self._stopped_partitions.items()):
+            if key == self._row(number, "recovery") and self._tables[LANES].get(key) is not None:
+                del self._stopped_partitions[number]
+                self._begin(number, self._load(number, stopped.commit, stopped.bounds))
+
+    def _begin(self, number: int, partition: Partition | None) -> None:
+        if partition is not None:
+            self._partitions[number] = partition
+            self._group.seek(number, partition.ledger.main)
 
     # -- reading ------------------------------------------------------------------------------------
 
@@ -346,12 +390,24 @@ class Worker:
         if partition is None:
             return
         self._observer.incident(self.stage.name, "offsets_below_log" if error.offset < start else "log_recreated", 1)
-        log.error("live reading stood outside the log", stage=self.stage.name, partition=error.partition, offset=error.offset, start=start, end=end)
+        log.error(
+            "live reading stood outside the log",
+            stage=self.stage.name,
+            partition=error.partition,
+            offset=error.offset,
+            start=start,
+            end=end,
+        )
         if error.offset > end:
             await self._dispatcher.quiet([partition.ledger])
             self._dispatcher.forget([partition.ledger])
             self._partitions[error.partition] = Partition(
-                error.partition, self.stage, Ledger(start), held_since_ms=int(self._clock() * 1000), hold_creates_until_ms=0, replay_until=end
+                error.partition,
+                self.stage,
+                Ledger(start),
+                held_since_ms=int(self._clock() * 1000),
+                hold_creates_until_ms=0,
+                replay_until=end,
             )
         else:
             partition.ledger.skip_to(start)
@@ -408,12 +464,19 @@ class Worker:
                 if partition.number in changes:
                     partition.committed_changes = changes[partition.number]
             self._observer.committed(self.stage.name, len(commits))
-            await self._tell_group([number for number in commits if self._tables[LANES].get(self._group_row(number)) is None])
+            await self._tell_group(commits, last=drained)
 
-    async def _tell_group(self, numbers: Sequence[int]) -> None:
+    async def _tell_group(self, commits: Mapping[int, Commit], *, last: bool) -> None:
+        """Keeps what was committed where a reset of the group's offsets can't reach it; now and then, and at the end."""
         now_ms = int(self._clock() * 1000)
-        row = _encoder.encode(LaneRow(lane="group", state="committed", since=now_ms, oldest_at=0))
-        await self._write_rows({self._group_row(number): row for number in numbers})
+        rows: dict[str, bytes | None] = {}
+        for number, commit in commits.items():
+            if last or now_ms - self._group_told_ms.get(number, 0) >= _GROUP_ROWS_SECONDS * 1000:
+                self._group_told_ms[number] = now_ms
+                rows[self._row(number, "group")] = _encoder.encode(GroupRow(at=now_ms, offset=commit.offset, metadata=commit.metadata))
+                if self._tables[LANES].get(self._row(number, "recovery")) is not None:
+                    rows[self._row(number, "recovery")] = None
+        await self._write_rows(rows)
 
     async def _write_rows(self, rows: Mapping[str, bytes | None]) -> None:
         if not rows:
@@ -440,7 +503,11 @@ class Worker:
             prefix = f"{self.stage.name}|{partition.number}|"
             stale = partition.told_lanes.keys() - told.keys()
             if not partition.told_lanes:
-                stale |= {key for key, _ in self._tables[LANES].items() if key.startswith(prefix) and key not in told and not key.endswith("|group")}
+                stale |= {
+                    key
+                    for key, _ in self._tables[LANES].items()
+                    if key.startswith(prefix) and key not in told and not key.endswith("|group")
+                }
             rows.update(dict.fromkeys(stale))
             partition.told_lanes = told
         await self._write_rows(rows)

@@ -1,5 +1,7 @@
 """Rows of the compacted tables. A row says an id, or why there is none, so that nobody waits for what won't come."""
 
+from typing import Literal
+
 import msgspec
 
 from schemas.messages import Cause
@@ -81,3 +83,20 @@ class LaneRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     cause: str = ""
     next_try_at: int = 0
     mend: str = ""
+
+
+class GroupRow(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Table `lanes`, key: `<stage>|<partition>|group`: that the group has committed here, and what it last did."""
+
+    at: int
+    """Unix ms."""
+    offset: int
+    metadata: str
+
+
+class RecoveryRow(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Table `lanes`, key: `<stage>|<partition>|recovery`: how a partition whose offset something else moved shall go on."""
+
+    way: Literal["assume-none", "restore"]
+    at: int
+    """Unix ms."""

@@ -45,10 +45,9 @@ async def _lane_rows(transport: Transport) -> dict[tuple[str, int], list[LaneRow
     table = await snapshot(transport, LANES)
     rows: dict[tuple[str, int], list[LaneRow]] = {}
     for key, value in table.items():
-        stage, partition, _ = key.split("|", 2)
-        row = msgspec.json.decode(value, type=LaneRow)
-        if row.lane != "group":
-            rows.setdefault((stage, int(partition)), []).append(row)
+        stage, partition, lane = key.split("|", 2)
+        if lane not in ("group", "recovery"):
+            rows.setdefault((stage, int(partition)), []).append(msgspec.json.decode(value, type=LaneRow))
     return rows
 
 
