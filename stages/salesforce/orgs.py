@@ -9,11 +9,15 @@ from typing import Any, Final
 import msgspec
 
 from pipeline.outcomes import Table
+from schemas.messages import Cause
 from schemas.settings import ORG_SECRETS, Org
+from stages.errors import TurnoutError
 from stages.salesforce import wire
 from stages.salesforce.allowance import Allowance
+from stages.salesforce.causes import ORG
 from stages.salesforce.client import Door, Health, Hooks
-from stages.salesforce.errors import UnknownOrg
+from stages.salesforce.door import Trouble
+from stages.salesforce.errors import OrgUnavailable, UnknownOrg
 from stages.salesforce.slots import Bounds, Slots
 from stages.salesforce.tokens import LoginTimes, TokenDoor
 
@@ -21,7 +25,7 @@ DOORS: Final = 256
 """Most doors that are kept open; each has its connections and describe results."""
 
 OpenSecret = Callable[[str], str]
-"""The plain text of an encrypted secret of a row; "" stays ""."""
+"""The plain text of an encrypted secret of a row. Raises stages.errors.TurnoutError where no key fits."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,11 +49,18 @@ class TableRow:
         value = self._table.get(self._org)
         if value is None:
             raise UnknownOrg(self._org)
-        return msgspec.json.decode(value, type=Org)
+        try:
+            return msgspec.json.decode(value, type=Org)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _unreadable(f"The org's row can't be read: {error}", "Apply the settings again") from error
 
     def read(self) -> Org:
+        """Raises UnknownOrg, and OrgUnavailable where the row or a secret in it can't be read."""
         org = self.raw()
-        return msgspec.structs.replace(org, **{name: self._open(getattr(org, name)) for name in ORG_SECRETS if getattr(org, name)})
+        try:
+            return msgspec.structs.replace(org, **{name: self._open(getattr(org, name)) for name in ORG_SECRETS if getattr(org, name)})
+        except TurnoutError as error:
+            raise _unreadable(str(error), "Use the keys file that the settings were applied with, or apply them again") from error
 
     async def store_refresh_token(self, refresh_token: str) -> None:
         await self._keep.refresh_token(self._org, refresh_token)
@@ -90,7 +101,7 @@ class OrgRegistry:
         self._health: dict[str, Health] = {}
 
     def door(self, org: str) -> Door:
-        """The org's door by its present settings. Raises UnknownOrg."""
+        """The org's door by its present settings. Raises UnknownOrg, and OrgUnavailable where the row can't be read."""
         value = self._table.get(org)
         if value is None:
             self._drop(org)
@@ -155,4 +166,8 @@ class OrgRegistry:
 
 def _lasting(org: Org) -> Org:
     """What a door is built from: without what logins themselves store in the row."""
-    return msgspec.structs.replace(org, refresh_token="", organization_id="")
+    return msgspec.structs.replace(org, refresh_token="", refresh_token_applied="", organization_id="")
+
+
+def _unreadable(message: str, hint: str) -> OrgUnavailable:
+    return OrgUnavailable(Trouble(kind=ORG, cause=Cause(code="settings_unreadable", message=message, hint=hint)))

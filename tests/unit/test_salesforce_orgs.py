@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from schemas.settings import Org
+from stages.errors import TurnoutError
 from stages.salesforce.allowance import Usage
-from stages.salesforce.errors import UnknownOrg
+from stages.salesforce.errors import OrgUnavailable, UnknownOrg
 from stages.salesforce.orgs import Keep, OrgRegistry, TableRow
 
 
@@ -67,7 +68,7 @@ def test_changed_settings_make_a_new_door(registry: OrgRegistry, table: Rows) ->
 
 def test_what_a_login_stores_ends_no_session(registry: OrgRegistry, table: Rows) -> None:
     before = registry.door("a")
-    table.rows["a"] = encoded("a", refresh_token="sealed:next", organization_id="00D000000000001EAA")
+    table.rows["a"] = encoded("a", refresh_token="sealed:next", refresh_token_applied="sealed:first", organization_id="00D000000000001EAA")
     assert registry.door("a") is before
 
 
@@ -108,3 +109,15 @@ def test_secrets_are_opened_only_to_be_used(table: Rows) -> None:
     row = TableRow("a", table, opened, KEEP)
     assert row.raw().client_secret == "sealed:word"
     assert row.read().client_secret == "word"
+
+
+def test_a_row_or_secret_that_can_not_be_read_is_the_orgs_trouble_and_no_crash(table: Rows) -> None:
+    def no_key(secret: str) -> str:
+        raise TurnoutError("no key fits")
+
+    with pytest.raises(OrgUnavailable) as raised:
+        TableRow("a", table, no_key, KEEP).read()
+    assert raised.value.trouble.cause.code == "settings_unreadable"
+    table.rows["a"] = b"{"
+    with pytest.raises(OrgUnavailable):
+        OrgRegistry(table, opened, KEEP).door("a")
