@@ -29,6 +29,9 @@ from schemas.messages import Cause
 
 log = structlog.get_logger()
 
+RESCUE = "rescue"
+"""State of a lane whose messages go to the dead letters, since the log would soon lose them."""
+
 BUSY = Cause(code="busy", message="More of this lane came than is worked on at once; it follows in order.")
 
 
@@ -183,12 +186,10 @@ class Dispatcher:
 
     async def _decide(self, org: str, entries: Sequence[Entry]) -> list[Outcome]:
         """One outcome for each. An exception of the step is narrowed down by splitting the batch."""
-        unreadable = [entry for entry in entries if entry.message.unreadable]
-        if unreadable:
-            rest = iter(
-                await self._decide(org, readable) if (readable := [entry for entry in entries if not entry.message.unreadable]) else ()
-            )
-            return [_unreadable(entry.message) if entry.message.unreadable else next(rest) for entry in entries]
+        if any(entry.message.refusal for entry in entries):
+            sound = [entry for entry in entries if entry.message.refusal is None]
+            decided = iter(await self._decide(org, sound) if sound else ())
+            return [next(decided) if (refusal := entry.message.refusal) is None else Reject((refusal,)) for entry in entries]
         messages = [entry.message for entry in entries]
         try:
             with anyio.fail_after(self._limits.step_seconds):
@@ -447,6 +448,8 @@ class Dispatcher:
 
     def is_ready(self, lag: Lag, lanes: Sequence[str]) -> bool:
         """Whether a lagging lane (its own name and the wider ones, as far as known) may be swept now."""
+        if lag.state == RESCUE:
+            return not self.full
         if lag.wake is not None and not lag.wake():
             return False
         if lag.state == "busy" and lanes and not self.has_room(lanes[0].removeprefix("org:")):
@@ -482,9 +485,3 @@ class Dispatcher:
             self.changed.clear()
             if self.in_flight(ledgers):
                 await self.changed.wait()
-
-
-def _unreadable(message: Message) -> Reject:
-    return Reject(
-        (Cause(code="unreadable_record", message=message.unreadable, hint="Something else than Turnout wrote it: see its bytes."),)
-    )

@@ -4,6 +4,7 @@ from typing import Final
 
 from pipeline.lanes import LaneKey, key_lane, lane_key, narrowest_key
 from pipeline.records import Headers, Record
+from schemas.messages import Cause
 
 ID: Final = "id"
 KIND: Final = "kind"
@@ -21,14 +22,14 @@ class Message:
     """One message of a batch. Read-only for steps."""
 
     __slots__ = (
-        "event", "happened_at", "held_since_ms", "hold_creates_until_ms", "id", "key", "kind", "org", "received_at", "record", "replay",
-        "schema", "session", "shared_lanes", "tries", "unreadable", "urgent", "waited_since_ms", "workspace",
+        "event", "happened_at", "held_since_ms", "hold_creates_until_ms", "id", "key", "kind", "org", "received_at", "record", "refusal", "replay",
+        "schema", "session", "shared_lanes", "tries", "urgent", "waited_since_ms", "workspace",
     )  # fmt: skip
 
     def __init__(self, record: Record) -> None:
         self.record = record
-        self.unreadable = ""
-        """Not empty: why the record's key or headers could not be read; no step sees such a message."""
+        self.refusal: Cause | None = None
+        """Set: no step sees this message; it is refused with this cause."""
         self.tries = 0
         """How often a step was run with this message before, in this worker."""
         self.waited_since_ms = 0
@@ -44,7 +45,11 @@ class Message:
         try:
             self._read(record.key or b"", dict(record.headers))
         except ValueError as error:
-            self.unreadable = f"the record's key or headers can't be read: {error}"
+            self.refusal = Cause(
+                code="unreadable_record",
+                message=f"The record's key or headers can't be read: {error}",
+                hint="Something else than Turnout wrote it: see its bytes.",
+            )
             self._read(b"", {})
 
     def _read(self, key: bytes, headers: dict[str, bytes]) -> None:

@@ -52,6 +52,12 @@ class Limits:
     """Rows in the table `lanes` that one partition writes at the most."""
     sweep_share: float = 0.2
     """The sweep's share of the time while live reading has work."""
+    retention_seconds: float | None = None
+    """How long the log keeps a message; None: for ever."""
+    retention_warned: float = 0.5
+    """Share of the retention at which a waiting lane is warned of …"""
+    retention_rescued: float = 0.8
+    """… and at which its messages go to the dead letters."""
     stuck_seconds: float = 120.0
     """With lag, and nothing finished for so long, the worker is no longer ready."""
     probing: Probing = Probing()
@@ -126,6 +132,9 @@ class Observer(Protocol):
 
     def rebalanced(self, stage: str, partitions: int) -> None: ...
 
+    def retention(self, stage: str, used: float) -> None:
+        """Age of the oldest cursor over the retention."""
+
     def incident(self, stage: str, kind: str, count: int) -> None:
         """Something that must be looked at: lost offsets, foreign commits, a writer that was replaced …"""
 
@@ -144,5 +153,7 @@ class SilentObserver:
     def committed(self, stage: str, partitions: int) -> None: ...
 
     def rebalanced(self, stage: str, partitions: int) -> None: ...
+
+    def retention(self, stage: str, used: float) -> None: ...
 
     def incident(self, stage: str, kind: str, count: int) -> None: ...

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import anyio
+import anyio.lowlevel
 import structlog
 
-from pipeline.dispatch import Dispatcher
+from pipeline.dispatch import RESCUE, Dispatcher
 from pipeline.errors import OffsetOutOfRange, TransportError
 from pipeline.lanes import LaneKey
 from pipeline.ledger import Lag, Ledger, Verdict
@@ -17,6 +18,7 @@ from pipeline.lines import Entry
 from pipeline.messages import Message
 from pipeline.records import Record
 from pipeline.transport import Reader
+from schemas.messages import Cause
 
 log = structlog.get_logger()
 
@@ -24,6 +26,12 @@ _IDLE_SECONDS = 0.25
 _FETCH_RECORDS = 2_000
 _HAND_OVER_WITHIN = 4_000
 """Live reading pauses while the sweep makes up the last so many offsets."""
+
+RETENTION = Cause(
+    code="retention_guard",
+    message="Its lane waited so long that the log would soon have lost it.",
+    hint="Mend what the lane waits for, then `turnout dead-letters retry --cause retention_guard` brings all back, in order.",
+)
 
 
 class Swept(Protocol):
@@ -104,6 +112,8 @@ class Sweep:
         return {key: lag for key, lag in ledger.lagging.items() if not lag.following and lag.read >= position and self._may_go(ledger, lag)}
 
     def _may_go(self, ledger: Ledger[Entry], lag: Lag) -> bool:
+        if lag.state == RESCUE:
+            return self._dispatcher.is_ready(lag, ())
         wider = ledger.wider_lagging(lag)
         return self._dispatcher.is_ready(lag, _names(lag.name)) and all(
             self._dispatcher.is_ready(other, _names(other.name)) for other in wider
@@ -137,7 +147,7 @@ class Sweep:
             if not partition.hand_over and self._live_is_busy():
                 await anyio.sleep((anyio.current_time() - started) * (1 / self._share - 1))
             else:
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
         self._kept = (partition.number, fetched) if fetched else None
 
     def _again(self, number: int, position: int) -> Sequence[Record]:
@@ -161,8 +171,10 @@ class Sweep:
                 if lag is not None and lag.state == "waiting":
                     # Its wait began when the lane began to lag, not when it was read again.
                     message.waited_since_ms = lag.since_ms
-                closed = dispatcher.closed(message)
-                if closed is None and not dispatcher.is_busy(message):
+                if lag is not None and lag.state == RESCUE:
+                    message.refusal = RETENTION
+                closed = None if message.refusal else dispatcher.closed(message)
+                if closed is None and (message.refusal or not dispatcher.is_busy(message)):
                     dispatcher.hold(message, ledger, key)
                 else:
                     active.pop(dispatcher.pass_over(ledger, message, key, closed).key, None)

@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import msgspec
 import structlog
 
 from pipeline.delivery import deliver
-from pipeline.dispatch import Dispatcher
+from pipeline.dispatch import RESCUE, Dispatcher
 from pipeline.errors import CommitRefused, MetadataError, OffsetOutOfRange, TransportError
+from pipeline.lanes import LaneKey
 from pipeline.ledger import Lag, Ledger, Verdict
 from pipeline.lines import Entry
 from pipeline.messages import REPLAY, Message
@@ -55,6 +57,8 @@ class Partition:
         """Read while the sweep hands over, not yet looked at."""
         self.committed_changes = -1
         self.told_lanes: dict[str, LaneRow] = {}
+        self.warned: set[LaneKey] = set()
+        """Lanes that were warned of, for the retention."""
         self._stage = stage
         self._held_since_ms = held_since_ms
         self._hold_creates_until_ms = hold_creates_until_ms
@@ -362,7 +366,7 @@ class Worker:
                 if reading is not None and records:
                     self._last_live = loop.time()
                     self._admit(reading, records)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
 
     def _admit(self, partition: Partition, records: Sequence[Record]) -> None:
         ledger, dispatcher = partition.ledger, self._dispatcher
@@ -442,7 +446,37 @@ class Worker:
                 log.warning("a commit was refused: the group goes on without this worker for now", stage=self.stage.name, error=str(error))
             except TransportError as error:
                 log.warning("a commit was not taken; it is tried again", stage=self.stage.name, error=str(error))
+            self._guard_retention()
             self._tell_lag()
+
+    def _guard_retention(self) -> None:
+        """Before the log loses what a lane has waited for so long, its messages go to the dead letters, whole and in order."""
+        limits = self.stage.limits
+        if limits.retention_seconds is None:
+            return
+        now_ms = self._clock() * 1000
+        most = 0.0
+        for partition in self._partitions.values():
+            for lag in partition.ledger.lagging.values():
+                if lag.following or not (lag.passed or lag.at_least):
+                    continue
+                used = (now_ms - lag.oldest_ms) / 1000 / limits.retention_seconds
+                most = max(most, used)
+                if used >= limits.retention_rescued and lag.state != RESCUE:
+                    lag.state = RESCUE
+                    self._observer.incident(self.stage.name, "retention_guard", 1)
+                    log.error(
+                        "a lane has waited so long that its messages go to the dead letters",
+                        stage=self.stage.name, partition=partition.number, lane=lag.name, waiting=lag.passed, cause=lag.cause,
+                    )  # fmt: skip
+                    self._dispatcher.changed.set()
+                elif used >= limits.retention_warned and lag.key not in partition.warned:
+                    partition.warned.add(lag.key)
+                    log.warning(
+                        "a lane has waited for half of what the log keeps: mend it, or its messages go to the dead letters",
+                        stage=self.stage.name, partition=partition.number, lane=lag.name, cause=lag.cause, mend=lag.mend,
+                    )  # fmt: skip
+        self._observer.retention(self.stage.name, most)
 
     async def _commit(self, partitions: Sequence[Partition], *, drained: bool) -> None:
         """The one place that commits: the value is a pure function of outcomes, and only changes are committed."""
@@ -517,7 +551,7 @@ class Worker:
         next_try = 0
         if blocked is not None:
             next_try = int((self._clock() + blocked.next_try - asyncio.get_running_loop().time()) * 1000)
-        state = {"restored": "waiting"}.get(lag.state, lag.state)
+        state = {"restored": "waiting", RESCUE: "blocked"}.get(lag.state, lag.state)
         return LaneRow(
             lane=lag.name, state=state, since=lag.since_ms, oldest_at=lag.oldest_ms, waiting=lag.passed, at_least=lag.at_least,
             cause=lag.cause, next_try_at=next_try // 1000 * 1000, mend=lag.mend,

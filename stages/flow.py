@@ -40,11 +40,13 @@ def topics(*, partitions: int, replication: int, retention_hours: int) -> list[T
     return [*logs, letters, *tables]
 
 
-def stage(name: str, step: Step, gate: Gate, *, batch_wait_ms: int | None = None) -> Stage:
+def stage(name: str, step: Step, gate: Gate, *, batch_wait_ms: int | None = None, retention_hours: int = 336) -> Stage:
     """One stage of the flow with its lanes and bounds."""
     in_membership = name == "campaign-membership"
     calls = name != "normalize"
-    limits = Limits(wait_first_seconds=0.02 if calls else 0.002, wait_longest_seconds=1.0 if calls else 0.02)
+    limits = Limits(
+        retention_seconds=retention_hours * 3600.0, wait_first_seconds=0.02 if calls else 0.002, wait_longest_seconds=1.0 if calls else 0.02
+    )
     if batch_wait_ms is not None:
         limits = dataclasses.replace(limits, wait_fixed_seconds=batch_wait_ms / 1000, wait_longest_seconds=max(batch_wait_ms / 1000, 0.001))
     return Stage(

@@ -18,7 +18,7 @@ class PausedWorkspaces:
     def __init__(self, workspaces: Table) -> None:
         self._table = workspaces
         self._paused: set[str] = set()
-        for key, _ in workspaces.items():
+        for key in dict(workspaces.items()):
             self._changed(key)
         workspaces.subscribe(self._changed)
 

@@ -49,6 +49,7 @@ class Metrics:
         self._commits = Counter("turnout_commits", "Partitions committed.", ["stage"], registry=registry)
         self._partitions = Gauge("turnout_partitions", "Partitions that this worker holds.", ["stage"], registry=registry)
         self._rebalances = Counter("turnout_rebalances", "Times that partitions were given out anew.", ["stage"], registry=registry)
+        self._retention = Gauge("turnout_retention_used", "Age of the oldest cursor over the retention.", ["stage"], registry=registry)
         self._incidents = Counter("turnout_incidents", "What someone must look at.", ["stage", "kind"], registry=registry)
 
     # The ingress
@@ -82,6 +83,10 @@ class Metrics:
         """`partitions`: how many this worker holds now."""
         self._rebalances.labels(stage).inc()
         self._partitions.labels(stage).set(partitions)
+
+    def retention(self, stage: str, used: float) -> None:
+        """`used`: age of the oldest cursor over the retention; at 0.8 its messages go to the dead letters."""
+        self._retention.labels(stage).set(used)
 
     def incident(self, stage: str, kind: str, count: int = 1) -> None:
         self._incidents.labels(stage, kind).inc(count)

@@ -160,7 +160,10 @@ class _Process:
         )
         steps = _Steps(self._environment, self._tables, orgs, self._secrets.decrypt, self._name)
         for name in stages:
-            stage = flow.stage(name, steps.step(name), gate, batch_wait_ms=self._environment.batch_wait_ms)
+            environment = self._environment
+            stage = flow.stage(
+                name, steps.step(name), gate, batch_wait_ms=environment.batch_wait_ms, retention_hours=environment.retention_hours
+            )
             worker = Worker(stage, self._transport, self._tables, self._metrics, random=random.random)
             self._workers.append(worker)
             self._troubles.append(lambda worker=worker: None if (health := worker.health()).ready else health.reason)  # type: ignore[misc]
