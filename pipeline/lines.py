@@ -156,10 +156,9 @@ class Line:
         entry.state = State.GONE
         key = entry.message.key
         known = self._by_key[key]
-        if known is entry:
+        if isinstance(known, Entry):
             del self._by_key[key]
             return
-        assert isinstance(known, list)
         known.remove(entry)
         if known:
             self._promote(key)

@@ -78,7 +78,6 @@ class Tables:
     def __init__(self, transport: Transport, names: Sequence[str]) -> None:
         self._transport = transport
         self._tables = {name: Table(name) for name in names}
-        self._reader: Reader | None = None
         self._positions: dict[tuple[str, int], int] = {}
         self._progress = asyncio.Event()
 
@@ -93,10 +92,10 @@ class Tables:
         if not self._tables:
             task_status.started()
             await anyio.sleep_forever()
-        reader = self._reader = self._transport.reader()
+        reader = self._transport.reader()
         await reader.start()
         try:
-            await self._rewind()
+            await self._rewind(reader)
             async with anyio.create_task_group() as group:
                 group.start_soon(self._read_on, reader)
                 await self.caught_up()
@@ -119,15 +118,14 @@ class Tables:
                 return
             await self._progress.wait()
 
-    async def _rewind(self) -> None:
+    async def _rewind(self, reader: Reader) -> None:
         """Every table from the start of its log."""
-        assert self._reader is not None
         starts: dict[tuple[str, int], int] = {}
         for name in self._tables:
             for partition, (start, _) in (await self._transport.cluster.offsets(name)).items():
                 starts[name, partition] = start
         self._positions = dict(starts)
-        self._reader.assign(starts)
+        reader.assign(starts)
 
     async def _read_on(self, reader: Reader) -> None:
         while True:
@@ -137,7 +135,7 @@ class Tables:
                 # The topic was deleted and made again, or cut: what is there now is the truth, on top of what is known.
                 log.warning("table is read again from its start", table=error.topic, partition=error.partition)
                 await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
-                await self._rewind()
+                await self._rewind(reader)
                 continue
             except TransportError as error:
                 log.warning("tables can't be read now", error=str(error))

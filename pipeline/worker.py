@@ -119,7 +119,7 @@ class Worker:
         self._dispatcher = Dispatcher(stage, tables, self._writer, observer, clock=clock, lease_seconds=self._group.lease_seconds)
         self._dispatcher.ledgers = lambda: [partition.ledger for partition in self._partitions.values()]
         self._partitions: dict[int, Partition] = {}
-        self._loading: dict[int, asyncio.Event] = {}
+        self._loading: list[int] = []
         self._stopped_partitions: dict[int, _Stopped] = {}
         self._group_told_ms: dict[int, int] = {}
         self._assignment = 0
@@ -201,17 +201,14 @@ class Worker:
         self._joined = True
         self._assignment += 1
         self._observer.rebalanced(self.stage.name, len(partitions))
-        assert self._tasks is not None
-        for number in sorted(partitions):
-            if number not in self._partitions:
-                self._loading[number] = asyncio.Event()
-        if self._loading:
-            self._tasks.start_soon(self._take, sorted(self._loading), self._assignment)
+        self._loading = sorted(partitions - self._partitions.keys())
+        if self._loading and self._tasks is not None:
+            self._tasks.start_soon(self._take, list(self._loading), self._assignment)
 
     async def revoked(self, partitions: frozenset[int]) -> None:
         """They go: what is in flight is finished within the grace time and committed; the rest is the next owner's."""
+        self._loading = [number for number in self._loading if number not in partitions]
         for number in partitions:
-            self._loading.pop(number, None)
             self._stopped_partitions.pop(number, None)
         leaving = [self._partitions[number] for number in partitions if number in self._partitions]
         for partition in leaving:
@@ -252,7 +249,7 @@ class Worker:
         for number in numbers:
             if assignment != self._assignment or number not in self._loading:
                 continue
-            del self._loading[number]
+            self._loading.remove(number)
             self._begin(number, self._load(number, commits[number], bounds[number]))
         self._dispatcher.changed.set()
 

@@ -88,7 +88,7 @@ def tables(read: Mapping[str, Table]) -> Tables:
     """The typed views, by the names of the tables. One that is not given may not be asked: LookupError."""
 
     def rows(name: str, shape: type[T]) -> Rows[T]:
-        return Rows(name, read.get(name) or _Absent(name), shape)
+        return Rows(name, read[name] if name in read else _Absent(name), shape)
 
     return Tables(
         orgs=rows(ORGS, Org),
