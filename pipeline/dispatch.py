@@ -138,7 +138,8 @@ class Dispatcher:
         most_batches = 1 if self.board.in_doubt(f"org:{line.org}") else self._limits.org_batches
         if line.running >= most_batches:
             return
-        if ready < line.batch_max:
+        # Waiting for more is of no use where as many again wait behind these for their turn.
+        if ready < line.batch_max and line.behind <= ready:
             due = line.first_ready_at + (self._limits.wait_longest_seconds if line.running else line.wait_seconds)
             if now < due:
                 if line.timer is None:

@@ -57,6 +57,7 @@ class Line:
         "active",
         "batch_max",
         "first_ready_at",
+        "in_flight",
         "org",
         "resting",
         "running",
@@ -73,6 +74,8 @@ class Line:
         """Messages queued or in flight: what the bound of work in flight counts."""
         self.resting = 0
         """Messages that rest before a retry or wait for a row: they have a budget of their own."""
+        self.in_flight = 0
+        """Messages in a batch under way."""
         self.running = 0
         """Batches under way."""
         self.serials: set[str] = set()
@@ -88,6 +91,11 @@ class Line:
     def ready(self) -> int:
         """How many could go now (at most: some may have left since)."""
         return len(self._ready)
+
+    @property
+    def behind(self) -> int:
+        """How many are queued behind another of their exclusion key."""
+        return self.active - self.in_flight - len(self._ready)
 
     def add(self, entry: Entry) -> None:
         """Takes a message in; of one order key they come in the order of the log."""
@@ -122,6 +130,7 @@ class Line:
                 kept.append(entry)
                 continue
             entry.state = State.RUNNING
+            self.in_flight += 1
             if entry.serial:
                 serials.add(entry.serial)
             batch.append(entry)
@@ -132,6 +141,7 @@ class Line:
     def rest(self, entry: Entry, state: State) -> None:
         """A running message rests before a retry, or waits for a row: others of its exclusion key may go."""
         entry.state = state
+        self.in_flight -= 1
         self.active -= 1
         self.resting += 1
         self._promote(entry.message.key)
@@ -150,6 +160,7 @@ class Line:
             self.resting -= 1
         else:
             self.active -= 1
+            self.in_flight -= entry.state is State.RUNNING
         if entry.cancel is not None:
             entry.cancel()
             entry.cancel = None
