@@ -1,0 +1,101 @@
+"""Puts a seed into an org: records as if they had always been there. Binds itself to no right and no rule.
+
+A seed is `{"Contact": [{field: value, …}, …], "Lead": […], …}`. Read-only fields may be set; "@name" as an Id names a record for others to
+refer to, forward too. Beside the objects it may hold "rules": rules that belong to the org and outlast a reset.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stages.sandbox.salesforce import campaigns, ids, rules, saving
+from stages.sandbox.salesforce.objects import Object
+from stages.sandbox.salesforce.org import SEED_USER, Org
+from stages.sandbox.salesforce.refusals import RecordRefusedError
+from stages.sandbox.salesforce.transaction import Transaction
+
+_ORDER = ("User", "Account", "Contact", "Lead", "Campaign", "CampaignMemberStatus", "CampaignMember")
+"""Parents before their children."""
+
+
+class SeedError(Exception):
+    """The seed can't be taken; the text names all that is wrong with it."""
+
+
+def check_shape(seed: Any) -> list[Mapping[str, Any]]:
+    """One seed for all orgs, or a list with one for each. Raises SeedError."""
+    seeds = seed if isinstance(seed, list) else [seed]
+    for each in seeds:
+        if not isinstance(each, dict) or not all(isinstance(value, list) for value in each.values()):
+            raise SeedError('a seed is {"Contact": [{…}, …], …}, or a list of these, one for each org')
+    return seeds or [{}]
+
+
+def plant(org: Org) -> None:
+    """Empties the org and fills it with its seed. Raises SeedError."""
+    org.empty()
+    mistakes: list[str] = []
+    for spec in org.seed.get("rules", ()):
+        try:
+            rule = rules.read(org.name("rule-"), spec, list(org.rules.values()))
+        except rules.RuleError as error:
+            mistakes.append(f"rules: {error}")
+            continue
+        org.rules[rule.id] = rule
+    org.rules_changed()
+    rows = list(_rows(org, mistakes))
+    org.name_seed_ids((name, object_.name) for object_, row in rows for name in _own_names(object_, row))
+    tx = Transaction(org, SEED_USER, bound=False, seeding=True)
+    for object_, row in rows:
+        try:
+            _plant_row(tx, object_, {field: org.resolve(value) for field, value in row.items()})
+        except RecordRefusedError as error:
+            mistakes.append(f"{object_.name} {row}: {error}")
+    if mistakes:
+        raise SeedError("\n".join(mistakes))
+    org.forget_seed_names()
+
+
+def _rows(org: Org, mistakes: list[str]) -> Iterator[tuple[Object, Mapping[str, Any]]]:
+    given = {name.lower(): (name, rows) for name, rows in org.seed.items() if name != "rules"}
+    order = [name.lower() for name in _ORDER]
+    for key in sorted(given, key=lambda key: order.index(key) if key in order else len(order)):
+        name, rows = given[key]
+        object_ = org.schema.get(key)
+        if object_ is None:
+            mistakes.append(f"no such object: {name}")
+            continue
+        for row in rows:
+            if isinstance(row, dict):
+                yield object_, row
+            else:
+                mistakes.append(f"{name}: a record is a JSON object")
+
+
+def _own_names(object_: Object, row: Mapping[str, Any]) -> Iterator[str]:
+    if isinstance(row.get("Id"), str) and row["Id"].startswith("@"):
+        yield row["Id"]
+
+
+def _plant_row(tx: Transaction, object_: Object, row: dict[str, Any]) -> None:
+    if "Id" in row:
+        row["Id"] = ids.canonical(str(row["Id"])) or row["Id"]
+    if object_.name == "User":
+        username = str(row.get("Username", row.get("Name", "")))
+        tx.org.add_user(username, str(row.get("Name", username)), row.get("Id"))
+        return
+    twin = _status_twin(tx, object_, row)
+    if twin is not None:
+        saving.update(tx, object_, twin, {field: value for field, value in row.items() if field not in ("Id", "CampaignId")})
+        return
+    saving.create(tx, object_, row)
+
+
+def _status_twin(tx: Transaction, object_: Object, row: Mapping[str, Any]) -> Any:
+    """A member status that a Campaign came with: the seed sets it instead of adding a second of that label."""
+    if object_.name != "CampaignMemberStatus":
+        return None
+    label = str(row.get("Label", "")).lower()
+    for status in campaigns.statuses(tx.org, str(row.get("CampaignId", ""))):
+        if status.values["Label"].lower() == label:
+            return status
+    return None
