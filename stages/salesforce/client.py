@@ -287,7 +287,7 @@ class Door:
                     raise _refusal(error.status, error.content, writes=call.writes) from None
             except requests.exceptions.InvalidJSONError:
                 raise _lost(call.writes, causes.UNREADABLE, "The answer is not JSON") from None
-            except requests.RequestException as error:
+            except wire.NETWORK_ERRORS as error:
                 raise _no_answer(call.writes and flight.sent, error) from None
         return answer
 
@@ -385,7 +385,7 @@ def _first(errors: Sequence[causes.Error], status: int) -> Trouble:
     return causes.classify(error.code, error.message, error.fields, http_status=status)
 
 
-def _no_answer(sent_write: bool, error: requests.RequestException) -> TroubledError:
+def _no_answer(sent_write: bool, error: Exception) -> TroubledError:
     timed_out = isinstance(error, requests.Timeout)
     code = "timeout" if timed_out else "connection_failed"
     # The kind of error only: its text holds the address, and with it the query and the people in it.

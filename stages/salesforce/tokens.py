@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
 
 import anyio
-import requests
 import structlog
 
 from pipeline.errors import TransportError
 from schemas.messages import Cause
 from schemas.settings import Org
+from stages.salesforce import wire
 from stages.salesforce.causes import ORG, TRANSIENT
 from stages.salesforce.door import Trouble
 from stages.salesforce.errors import OrgUnavailable
@@ -40,6 +40,7 @@ class LoginTimes:
     tries: int = 4
     connect: float = 5.0
     read: float = 10.0
+    total: float = 15.0
 
 
 class OrgRow(Protocol):
@@ -58,27 +59,22 @@ class OrgRow(Protocol):
 Run = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs blocking work in one of the process's threads for Salesforce."""
 Post = Callable[[str, Mapping[str, str]], tuple[int, Any]]
-"""Sends a form to a token endpoint: status, and the body as JSON or text. Raises requests' exceptions."""
+"""Sends a form to a token endpoint: status, and the body as JSON or text. Raises one of wire.NETWORK_ERRORS."""
 
 
-def post_form(times: LoginTimes, clock: Callable[[], float] = time.monotonic) -> Post:
+def post_form(times: LoginTimes) -> Post:
     """Posts over `requests`, without following redirects: a form full of secrets goes to the host that was named, or nowhere."""
 
     def post(url: str, form: Mapping[str, str]) -> tuple[int, Any]:
-        with requests.Session() as session:
-            session.auth = as_it_is
-            response = session.post(url, data=dict(form), timeout=(times.connect, times.read), allow_redirects=False)
+        bounds = wire.CallTimes(times.connect, times.read, times.total)
+        with wire.session(1) as session, wire.flight(None, bounds):
+            response = session.post(url, data=dict(form), timeout=wire.timeout(bounds), allow_redirects=False)
             try:
                 return response.status_code, response.json()
             except ValueError:
                 return response.status_code, response.text
 
     return post
-
-
-def as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """An `auth` that adds nothing; without one `requests` would put a password from .netrc in the place of our header."""
-    return request
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -182,7 +178,7 @@ class TokenDoor:
         began = self._clock()
         try:
             status, body = await self._run(lambda: self._post(url, form))
-        except requests.RequestException as error:
+        except wire.NETWORK_ERRORS as error:
             self._observe("unavailable", self._clock() - began)
             message = f"The login host does not answer ({type(error).__name__})"
             hint = "Salesforce is down, the network is, or login_url is wrong"

@@ -4,22 +4,27 @@ Knows no Salesforce and no asyncio; everything here runs in the worker thread th
 """
 
 import dataclasses
+import functools
+import os
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import certifi
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.util import Timeout
-
-from stages.salesforce.tokens import as_it_is
+from urllib3.util.ssl_ import create_urllib3_context
 
 CHUNK_BYTES: Final = 65536
+NETWORK_ERRORS: Final = (requests.RequestException, HTTPError, OSError)
+"""All that a call can meet on its way: `requests` lets some of urllib3's and the system's errors through as they are."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,8 +64,8 @@ def flight(guard: Callable[[], None] | None, times: CallTimes) -> Iterator[Fligh
         _current.flight = None
 
 
-def timeout(times: CallTimes) -> Timeout:
-    """For `requests`, which passes it on: `total` bounds connecting (to every address of the host) and waiting for the answer."""
+def timeout(times: CallTimes) -> Any:
+    """An urllib3 Timeout, which `requests` passes on though its types do not say so: `total` bounds connecting (to every address of the host) and waiting for the answer."""
     return Timeout(total=times.total, connect=times.connect, read=times.read)
 
 
@@ -73,6 +78,22 @@ def session(pool: int) -> requests.Session:
     made.mount("https://", adapter)
     made.mount("http://", adapter)
     return made
+
+
+def as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """An `auth` that adds nothing; without one `requests` would put a password from .netrc in the place of our header."""
+    return request
+
+
+@functools.cache
+def _tls(bundle: str) -> ssl.SSLContext:
+    """One context for all orgs. `requests` makes one a connection, each with every root certificate in it: about 1 MB and 20 ms."""
+    context = create_urllib3_context()
+    if os.path.isdir(bundle):
+        context.load_verify_locations(capath=bundle)
+    else:
+        context.load_verify_locations(cafile=bundle)
+    return context
 
 
 def _pass_guard(connection: HTTPConnection) -> None:
@@ -122,6 +143,16 @@ class _Adapter(HTTPAdapter):
         manager = super().proxy_manager_for(proxy, **kwargs)
         manager.pool_classes_by_scheme = _POOLS
         return manager
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
+        if host["scheme"] == "https":
+            bundle = pool.get("ca_certs") or pool.get("ca_cert_dir") or certifi.where()
+            return host, {"ssl_context": _tls(bundle)}
+        return host, pool
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Nothing to add: the context knows the certificates, and always verifies."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         response = super().send(request, *args, **kwargs)
