@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from stages.errors import TurnoutError
+from stages.errors import TurnoutError, innermost
 
 COMMANDS: Final = {
     "demo": "stages.commands.demo:demo",
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _explain(error: BaseException) -> int:
     """Says on stderr what ended the command, and returns the exit code."""
-    error = _innermost(error)
+    error = innermost(error)
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, click.exceptions.Exit):
@@ -103,13 +103,6 @@ def _explain(error: BaseException) -> int:
     click.echo(without_addresses(None, "", {"trace": trace})["trace"], err=True)
     click.echo(f"turnout: this should not happen: {type(error).__name__}; please report it with the lines above", err=True)
     return 1
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """The one error inside task groups, where there is but one."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 def _is_expected(error: BaseException) -> bool:

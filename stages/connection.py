@@ -2,16 +2,21 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import anyio
 
 from pipeline.kafka import KafkaTransport, KafkaWriter
-from stages import lag, parts, secrets
+from pipeline.tables import Table, Tables
+from stages import flow, parts, secrets
 from stages.environment import Environment
 from stages.rows import ORGS, WORKSPACES
 from stages.settings import changes, file
+
+STAGE_TOPICS: Final = {name: topic for name, (topic, _) in flow.STAGES.items()}
+"""Each stage with the topic that it reads, in the flow's order."""
 
 
 @contextlib.asynccontextmanager
@@ -38,11 +43,21 @@ async def writing(transport: KafkaTransport) -> AsyncIterator[KafkaWriter]:
             await writer.stop()
 
 
+async def tables(transport: KafkaTransport, names: Sequence[str]) -> Mapping[str, Table]:
+    """These tables whole, as they are now; they are not kept up to date."""
+    read = Tables(transport, list(names))
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(read.run)
+        tasks.cancel_scope.cancel()
+    return {name: read[name] for name in names}
+
+
 async def apply_settings(environment: Environment, path: Path, *, dry_run: bool = False, prune: bool = False) -> list[changes.Change]:
     """Reads the file, and writes what differs. Raises SettingsError before anything is changed, TransportError."""
     settings = file.load_file(path)
     cipher = secrets.load(environment.secret_keys_file)
     async with connected(environment) as transport:
-        orgs, workspaces = await lag.snapshot(transport, ORGS), await lag.snapshot(transport, WORKSPACES)
+        known = await tables(transport, (ORGS, WORKSPACES))
+        orgs, workspaces = dict(known[ORGS].items()), dict(known[WORKSPACES].items())
         async with writing(transport) as writer:
             return await changes.apply(settings, orgs, workspaces, cipher, writer, now=int(time.time()), prune=prune, dry_run=dry_run)

@@ -24,3 +24,10 @@ class UsageError(TurnoutError):
 
     def __str__(self) -> str:
         return "\n".join((str(self.args[0]), *(f"  {problem}" for problem in self.problems)))
+
+
+def innermost(error: BaseException) -> BaseException:
+    """The one error inside task groups, where there is but one."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -1,7 +1,7 @@
 """How commands print: one JSON document, or text and tables for people. Colours only where the terminal and NO_COLOR allow."""
 
 import datetime
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -20,7 +20,11 @@ def json_option(command: F) -> F:
 
 def console(*, stderr: bool = False) -> Console:
     """rich's console; it obeys NO_COLOR and knows whether it writes to a terminal. Texts are never read as markup."""
-    return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
+    made = Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
+    if not made.is_terminal:
+        # A pipe or a file has no width to fold at.
+        made.width = 400
+    return made
 
 
 def document(value: Any) -> None:
@@ -59,3 +63,13 @@ def duration(seconds: float) -> str:
     if whole < 86_400:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+def lines(values: Mapping[str, Any], indent: int = 2) -> None:
+    """Names and values, nested ones further in."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            click.echo(f"{' ' * indent}{name}:")
+            lines(value, indent + 2)
+        else:
+            click.echo(f"{' ' * indent}{name}: {value}")

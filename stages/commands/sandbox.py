@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from stages.commands import start
+from stages.errors import TurnoutError, UsageError, innermost
 
 
 @click.group()
@@ -20,12 +21,23 @@ def sandbox() -> None:
 )
 @click.option("--latency-ms", type=click.IntRange(0, 60_000), default=0, show_default=True, help="How long each call takes at least.")
 @start.leash_option
-def salesforce(port: int, orgs: int, seed: Path | None, latency_ms: int, stop_with_stdin: bool) -> None:
+def salesforce(port: int, orgs: int, seed: Path | None, latency_ms: int, stop_with_stdin: bool) -> int:
     """A stand-in Salesforce org, or several in one process. Prints their addresses; runs until it is stopped."""
-    from stages.sandbox.salesforce import server
+    try:
+        from stages.sandbox.salesforce import SeedError, serve
+    except ModuleNotFoundError as error:
+        raise TurnoutError(f"the sandbox org needs {error.name}, which is not installed: pip install 'turnout[embedded]'") from None
 
     start.environment(part="sandbox-salesforce", stop_with_stdin=stop_with_stdin)
-    start.asynchronously(server.serve, port, orgs, seed, latency_ms)
+    try:
+        return start.until_stopped(serve, port, orgs, seed, latency_ms)
+    except BaseExceptionGroup as group:
+        cause = innermost(group)
+        if isinstance(cause, SeedError):
+            raise UsageError(str(cause)) from None
+        if isinstance(cause, OSError):
+            raise TurnoutError(f"can't listen on port {port}: {cause}; choose another with --port (0 picks a free one)") from None
+        raise
 
 
 @sandbox.command()

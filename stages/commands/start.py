@@ -1,5 +1,6 @@
 """What commands begin with: the environment, the log, the tie to the process that started them, an event loop, a connection."""
 
+import signal
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
@@ -40,3 +41,23 @@ def environment(*, part: str = "", stop_with_stdin: bool = False, level: int | N
 def asynchronously(function: Callable[[*A], Awaitable[T]], *arguments: *A) -> T:
     """Runs it in an event loop of its own."""
     return anyio.run(function, *arguments)
+
+
+def until_stopped(function: Callable[[*A], Awaitable[Any]], *arguments: *A) -> int:
+    """Runs it in an event loop of its own until SIGTERM or SIGINT cancels it, or it ends; the exit code is 0."""
+
+    async def run() -> int:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
+            await function(*arguments)
+            tasks.cancel_scope.cancel()
+        return 0
+
+    return asynchronously(run)
+
+
+async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return

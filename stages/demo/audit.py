@@ -142,7 +142,9 @@ def people(season: Season) -> Iterator[Wanted]:
         person = registrations[0].person
         values = _values(object, person, registrations, new=known is None)
         if known is not None and (edit := edits.get((org, object, known[1]))) is not None:
-            values |= edit.values
+            # Its news are older than the edit: they only fill what is empty.
+            before = next(row for row in orgs[org].seed[object] if row["Description"] == known[1])
+            values |= {field: before[field] for field in values.keys() & before.keys()} | edit.values
         account = " ".join(person.company.split()).lower() if known is None and object == "Contact" else None
         yield Wanted(org, address, object, name, values, account, _members(registrations))
 

@@ -23,7 +23,7 @@ from pipeline.errors import TransportError
 from pipeline.kafka import KafkaTransport
 from pipeline.transport import Reader
 from schemas.messages import Synced
-from stages import connection, environment, flow, installation, lag, parts, secrets
+from stages import connection, environment, installation, lag, parts, secrets
 from stages.demo import audit, season
 from stages.demo.audit import Difference, Tally
 from stages.demo.player import Player
@@ -278,7 +278,7 @@ async def _outcomes(given: Environment) -> AsyncIterator[Outcomes]:
 
 async def _unfinished(transport: KafkaTransport) -> int:
     try:
-        told = await lag.lag(transport, {name: topic for name, (topic, _) in flow.STAGES.items()})
+        told = await lag.lag(transport, connection.STAGE_TOPICS)
     except TransportError:
         # The broker may have been killed and be on its way back.
         return 1

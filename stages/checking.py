@@ -1,0 +1,76 @@
+"""Tries orgs for `turnout check`: which ones a name means, and that what waits for a mended org goes on. The checks are `salesforce.check`'s."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from pipeline.kafka import KafkaTransport
+from pipeline.records import Outgoing
+from pipeline.tables import Table
+from pipeline.transport import Writer
+from schemas.settings import Org, Workspace
+from stages import connection, secrets
+from stages.environment import Environment
+from stages.errors import UsageError
+from stages.rows import ORGS, WORKSPACES
+from stages.salesforce.check import CheckResult, check_org
+from stages.salesforce.orgs import Keep, OrgRegistry
+
+
+async def check(environment: Environment, transport: KafkaTransport, name: str | None) -> list[CheckResult]:
+    """Every row of every check. Raises UsageError where `name` is neither an org nor a workspace."""
+    tables = await connection.tables(transport, (ORGS, WORKSPACES))
+    orgs = {key: msgspec.json.decode(value, type=Org) for key, value in tables[ORGS].items()}
+    workspaces = [msgspec.json.decode(value, type=Workspace) for _, value in tables[WORKSPACES].items()]
+    cipher = secrets.load(environment.secret_keys_file)
+    async with connection.writing(transport) as writer:
+        kept = _Rows(tables[ORGS], writer, cipher.encrypt)
+        registry = OrgRegistry(tables[ORGS], cipher.decrypt, Keep(refresh_token=kept.refresh_token, organization=kept.organization))
+        results: list[CheckResult] = []
+        try:
+            for org in meant(name, orgs, workspaces):
+                found = await check_org(registry.door(org), orgs[org], [one for one in workspaces if one.org == org])
+                results += found
+                if all(result.ok for result in found):
+                    await kept.touch(org)
+        finally:
+            registry.close()
+    return results
+
+
+class _Rows:
+    """Writes to rows of `orgs`: what a login must keep, and the same again, at which whoever waits for the org tries at once."""
+
+    def __init__(self, table: Table, writer: Writer, encrypt: Callable[[str], str]) -> None:
+        self._table, self._writer, self._encrypt = table, writer, encrypt
+
+    async def refresh_token(self, org: str, token: str) -> None:
+        await self._change(org, lambda row: msgspec.structs.replace(row, refresh_token=self._encrypt(token)))
+
+    async def organization(self, org: str, organization: str) -> None:
+        await self._change(org, lambda row: msgspec.structs.replace(row, organization_id=organization))
+
+    async def touch(self, org: str) -> None:
+        await self._change(org, lambda row: row)
+
+    async def _change(self, org: str, change: Callable[[Org], Org]) -> None:
+        """Durable when it returns."""
+        known = self._table.get(org)
+        if known is None:
+            return
+        row = msgspec.json.encode(change(msgspec.json.decode(known, type=Org)))
+        acks = await self._writer.send([Outgoing(ORGS, org.encode(), row)])
+        self._table.written(org, row, acks[0].offset)
+
+
+def meant(name: str | None, orgs: Mapping[str, Org], workspaces: Sequence[Workspace]) -> list[str]:
+    """Ids of the orgs that a name means; all without one."""
+    if name is None:
+        return sorted(orgs)
+    if name in orgs:
+        return [name]
+    for workspace in workspaces:
+        if workspace.id == name:
+            return [workspace.org]
+    known: Iterable[str] = (*sorted(orgs), *sorted(workspace.id for workspace in workspaces))
+    raise UsageError(f"there is no org or workspace {name!r}; known are: {', '.join(known) or 'none, apply settings first'}")
