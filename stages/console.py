@@ -18,7 +18,9 @@ th,td{{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #8884}}td.n,t
 <h2>Lanes that wait</h2>{lanes}</body></html>"""
 
 
-def application(transport: Transport, stages: Sequence[tuple[str, tuple[str, tuple[str, ...]]]], routes: Sequence[web.RouteDef]) -> web.Application:
+def application(
+    transport: Transport, stages: Sequence[tuple[str, tuple[str, tuple[str, ...]]]], routes: Sequence[web.RouteDef]
+) -> web.Application:
     """The aiohttp application; `routes` are those that every part serves."""
     reads = {name: topic for name, (topic, _) in stages}
 
@@ -39,13 +41,19 @@ def application(transport: Transport, stages: Sequence[tuple[str, tuple[str, tup
 
 def _parts(told: dict[str, Any]) -> dict[str, str]:
     unfinished = told["unfinished"]
-    summary = "Everything is synced." if not unfinished else f"{unfinished} messages are unfinished, the oldest for {told['oldest_age_seconds']} s."
+    summary = (
+        "Everything is synced."
+        if not unfinished
+        else f"{unfinished} messages are unfinished, the oldest for {told['oldest_age_seconds']} s."
+    )
     stages = "".join(
         f"<tr><td>{html.escape(stage['stage'])}</td><td class=n>{stage['unfinished']}</td><td class=n>{stage['oldest_age_seconds']}</td></tr>"
         for stage in told["stages"]
     )
     columns = ("stage", "partition", "lane", "state", "waiting", "since", "cause", "next_try_at", "mend")
-    rows = "".join("<tr>" + "".join(f"<td>{html.escape(str(lane[column] or ''))}</td>" for column in columns) + "</tr>" for lane in told["lanes"])
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(lane[column] or ''))}</td>" for column in columns) + "</tr>" for lane in told["lanes"]
+    )
     head = "".join(f"<th>{column.replace('_', ' ')}</th>" for column in columns)
     lanes = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if rows else "<p>None.</p>"
     return {"summary": summary, "stages": stages, "lanes": lanes}

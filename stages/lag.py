@@ -101,7 +101,11 @@ def _partition(
     lanes = [_lane(stage, partition, row) for row in told]
     if problem:
         lanes.append(
-            _lane(stage, partition, LaneRow(lane="partition", state="blocked", since=0, oldest_at=oldest_ms, waiting=unfinished, cause=problem))
+            _lane(
+                stage,
+                partition,
+                LaneRow(lane="partition", state="blocked", since=0, oldest_at=oldest_ms, waiting=unfinished, cause=problem),
+            )
         )
     return {
         "partition": partition,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
+import aiohttp
 import anyio
 import anyio.abc
 import msgspec
@@ -32,6 +33,7 @@ from stages.create import Create
 from stages.environment import Environment
 from stages.errors import TurnoutError
 from stages.gate import PausedWorkspaces
+from stages.livestorm.client import Clients
 from stages.match import Match
 from stages.metrics import Metrics, application, routes, serving
 from stages.normalize import Normalize
@@ -117,7 +119,7 @@ class _Process:
                 stack.push_async_callback(self._writer.stop)
                 await tasks.start(self._tables.run)
                 await self._start_servers(stack)
-                await self._start_workers(tasks)
+                await self._start_workers(tasks, stack)
                 log.info("running", parts=list(self._parts))
                 await stopping.wait()
                 log.info("stopping: what is in flight is finished first")
@@ -147,7 +149,7 @@ class _Process:
             where = await stack.enter_async_context(serving(application(pages), environment.metrics, "TURNOUT_METRICS"))
             log.info("metrics, health and readiness are told", address=f"http://{where}/metrics")
 
-    async def _start_workers(self, tasks: anyio.abc.TaskGroup) -> None:
+    async def _start_workers(self, tasks: anyio.abc.TaskGroup, stack: AsyncExitStack) -> None:
         stages = [part for part in self._parts if part in flow.STAGES]
         if not stages:
             return
@@ -158,7 +160,8 @@ class _Process:
             Keep(refresh_token=self._keep_refresh_token, organization=self._keep_organization),
             hooks=Hooks(observe=self._called, limits=self._metrics.salesforce_calls_left),
         )
-        steps = _Steps(self._environment, self._tables, orgs, self._secrets.decrypt, self._name)
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        steps = _Steps(self._environment, self._tables, orgs, Clients(http, self._secrets.decrypt), self._name)
         for name in stages:
             environment = self._environment
             stage = flow.stage(
@@ -208,8 +211,8 @@ class _Process:
 class _Steps:
     """Makes the steps of the flow."""
 
-    def __init__(self, environment: Environment, tables: Tables, orgs: OrgRegistry, decrypt: Callable[[str], str], name: str) -> None:
-        self._environment, self._tables, self._orgs, self._decrypt, self._name = environment, tables, orgs, decrypt, name
+    def __init__(self, environment: Environment, tables: Tables, orgs: OrgRegistry, livestorm: Clients, name: str) -> None:
+        self._environment, self._tables, self._orgs, self._livestorm, self._name = environment, tables, orgs, livestorm, name
 
     def step(self, stage: str) -> Step:
         if stage == "normalize":
@@ -218,6 +221,7 @@ class _Steps:
                 tables["workspaces"],
                 tables["events"],
                 tables["sessions"],
+                ask=self._livestorm,
                 session_wait_seconds=self._environment.session_wait_seconds,
             )
         typed = rows.tables({name: self._tables[name] for name in flow.STAGES[stage][1]})
