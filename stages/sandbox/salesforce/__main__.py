@@ -30,7 +30,7 @@ def main() -> int:
     try:
         asyncio.run(_until_stopped(parser.parse_args()))
     except (SeedError, OSError) as error:
-        print(f"sandbox salesforce: {error}", file=sys.stderr)
+        sys.stderr.write(f"sandbox salesforce: {error}\n")
         return 1
     return 0
 

@@ -48,8 +48,7 @@ _STATES = {
 
 
 def _table(lines: str) -> dict[str, str]:
-    entries = (entry.split(" ", 1) for line in lines.strip().splitlines() for entry in line.split("|"))
-    return {code: label for code, label in entries}
+    return dict(entry.split(" ", 1) for line in lines.strip().splitlines() for entry in line.split("|"))
 
 
 COUNTRIES: Mapping[str, str] = _table(_COUNTRIES)

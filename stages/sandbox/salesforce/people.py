@@ -1,10 +1,11 @@
 """What the platform does by itself with Leads, Contacts and Accounts: names, owners, countries, person accounts, conversion, merges."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from stages.sandbox.salesforce import campaigns
 from stages.sandbox.salesforce.countries import COUNTRIES, COUNTRY_CODES, STATES
-from stages.sandbox.salesforce.objects import CONVERTED_STATUS, Object
+from stages.sandbox.salesforce.objects import CONVERTED_STATUS, Field, Object
 from stages.sandbox.salesforce.refusals import refuse
 from stages.sandbox.salesforce.rules import ADDRESSES, person_fields
 from stages.sandbox.salesforce.table import Record
@@ -166,54 +167,43 @@ def _assign(tx: Transaction, object_: Object, new: dict[str, Any], *, creating: 
     new["OwnerId"] = tx.org.user_id(rule.spec["owner"])
 
 
-def _settle_addresses(tx: Transaction, object_: Object, new: dict[str, Any], whole: dict[str, Any]) -> None:
+def _settle_addresses(tx: Transaction, object_: Object, new: dict[str, Any], whole: Mapping[str, Any]) -> None:
     """With country picklists on: labels and codes are made to agree, and what isn't on the lists is refused."""
     if not tx.org.has("country-picklists"):
         return
     for prefix in ADDRESSES.get(object_.name.lower(), ()):
-        country_code = _settle(new, whole, prefix, "Country", COUNTRIES, {label: code for label, code in COUNTRY_CODES.items()})
-        touched = any(f"{prefix}State{end}" in new for end in ("", "Code"))
-        state_given = any(new.get(f"{prefix}State{end}") is not None for end in ("", "Code"))
-        if state_given and country_code is None:
-            raise _not_listed(object_, f"{prefix}State", "A country/territory must be specified before specifying a state value for field")
-        if touched:
-            states = STATES.get(country_code or "", {})
-            _settle(new, whole, prefix, "State", states, {label.lower(): code for code, label in states.items()})
+        country, state = object_.fields[f"{prefix}country".lower()], object_.fields[f"{prefix}state".lower()]
+        code = _settle(country, new, whole, COUNTRIES, COUNTRY_CODES, "country", "country/territory", "countries")
+        if code is None and any(new.get(f"{state.name}{end}") is not None for end in ("", "Code")):
+            message = f"A country/territory must be specified before specifying a state value for field: {state.label}"
+            raise refuse("FIELD_INTEGRITY_EXCEPTION", message, [state.name])
+        states = STATES.get(code or "", {})
+        _settle(state, new, whole, states, {label.lower(): code for code, label in states.items()}, "state", "state", "states")
 
 
-def _settle(new: dict[str, Any], whole: dict[str, Any], prefix: str, what: str, labels: Any, codes: dict[str, str]) -> str | None:
-    """The code that holds afterwards. A code given decides over a label given."""
-    name, code_name = f"{prefix}{what}", f"{prefix}{what}Code"
-    if new.get(code_name) is not None:
-        code = new[code_name].upper()
-        if code not in labels:
-            raise _bad_place(name, what)
-    elif name in new or code_name in new:
-        label = new.get(name)
-        code = None if label is None else codes.get(label.lower())
-        if label is not None and code is None:
-            raise _bad_place(name, what)
-    else:
+def _settle(
+    field: Field,
+    new: dict[str, Any],
+    whole: Mapping[str, Any],
+    labels: Mapping[str, str],
+    codes: Mapping[str, str],
+    *words: str,
+) -> str | None:
+    """The code that holds afterwards. A code that is given decides over a label. Raises RecordRefusedError."""
+    code_name = f"{field.name}Code"
+    if field.name not in new and code_name not in new:
         held: str | None = whole.get(code_name)
         return held
+    given = new.get(code_name)
+    label = new.get(field.name) if given is None else None
+    code = given.upper() if given is not None else codes.get(label.lower()) if label is not None else None
+    if (given is not None or label is not None) and code not in labels:
+        kind, single, several = words
+        message = (
+            f"There's a problem with this {kind}, even though it may appear correct. "
+            f"Please select a {single} from the list of valid {several}.: {field.label}"
+        )
+        raise refuse("FIELD_INTEGRITY_EXCEPTION", message, [field.name])
     new[code_name] = code
-    new[name] = None if code is None else labels[code]
+    new[field.name] = None if code is None else labels[code]
     return code
-
-
-def _bad_place(field: str, what: str) -> Exception:
-    kind, list_name = ("country", "countries/territories") if what == "Country" else ("state", "states")
-    single = "country/territory" if what == "Country" else "state"
-    label = "".join(f" {letter}" if letter.isupper() and at else letter for at, letter in enumerate(field))
-    if what == "State":
-        label += "/Province"
-    list_name = "countries" if what == "Country" else "states"
-    message = (
-        f"There's a problem with this {kind}, even though it may appear correct. "
-        f"Please select a {single} from the list of valid {list_name}.: {label}"
-    )
-    return refuse("FIELD_INTEGRITY_EXCEPTION", message, [field])
-
-
-def _not_listed(object_: Object, field: str, message: str) -> Exception:
-    return refuse("FIELD_INTEGRITY_EXCEPTION", f"{message}: {object_.fields[field.lower()].label}", [field])

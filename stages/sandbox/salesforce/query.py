@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from stages.sandbox.salesforce import campaigns, ids
 from stages.sandbox.salesforce.objects import NUMBER_TYPES, TEXT_TYPES, Field, Object
 from stages.sandbox.salesforce.refusals import RefusalError
-from stages.sandbox.salesforce.soql import AllOf, AnyOf, Comparison, Condition, Like, Literal, Negation, Name, Query, Within, position
+from stages.sandbox.salesforce.soql import AllOf, AnyOf, Comparison, Condition, Like, Literal, Name, Negation, Query, Within, position
 from stages.sandbox.salesforce.table import Record, fold
 
 if TYPE_CHECKING:

@@ -85,11 +85,8 @@ def read_url(url: str) -> tuple[str, tuple[str, ...], dict[str, str]]:
 
 def transaction(org: "Org", request: Request) -> Transaction:
     """The writes of one (sub)request, as its duplicate-rule and assignment headers want them."""
-    options = dict(
-        (part.split("=", 1)[0].strip().lower(), part.split("=", 1)[1].strip().lower())
-        for part in request.headers.get("sforce-duplicate-rule-header", "").split(";")
-        if "=" in part
-    )
+    header = request.headers.get("sforce-duplicate-rule-header", "")
+    options = {name.strip().lower(): value.strip().lower() for name, _, value in (part.partition("=") for part in header.split(";"))}
     assign = request.headers.get("sforce-auto-assign", "true").strip().lower() != "false"
     made = Transaction(org, request.user, allow_save=options.get("allowsave") == "true", assign=assign)
     request.transactions.append(made)

@@ -87,9 +87,9 @@ def _read(tx: Transaction, object_: Object, body: Body, *, creating: bool) -> di
         field = object_.fields.get(lower)
         if field is None or (tx.bound and not field.readable):
             unknown.append(RefusalError("INVALID_FIELD", f"No such column '{name}' on sobject of type {object_.name}", []))
-        elif tx.bound and not (field.createable if creating else field.updateable):
-            closed.append(field.name)
-        elif not tx.seeding and not field.createable and not field.updateable and field.readable:
+        elif (tx.bound and not (field.createable if creating else field.updateable)) or (
+            not tx.seeding and not field.createable and not field.updateable and field.readable
+        ):
             closed.append(field.name)
         else:
             fields.append((field, value))

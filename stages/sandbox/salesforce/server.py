@@ -11,16 +11,15 @@ everything in memory and forgets it at the end. Signatures of JWTs are not check
 """
 
 import asyncio
-import base64
 import contextlib
-import dataclasses
 import json
 import urllib.parse
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import click
 import msgspec
 import structlog
 from aiohttp import web
@@ -130,7 +129,8 @@ class OrgServer:
             if call.entry.resource == "composite":
                 call.entry.subrequests.extend(composite.entries(read.body))
             self._befall(call, read)
-            rest.refuse_whole(call, call.entry.resource, inside=False) if call.entry.resource == "composite" else None
+            if call.entry.resource == "composite":
+                rest.refuse_whole(call, "composite", inside=False)
             self._take_from_allowance()
             return await self._perform(call, read)
         except RefusalError as refusal:
@@ -350,6 +350,6 @@ async def serve(port: int, orgs: int = 1, seed_file: Path | None = None, latency
     """Runs until cancelled; prints one line with every base URL once all are ready. Raises SeedError, OSError."""
     seed_data = None if seed_file is None else read_seed(seed_file)
     async with SandboxOrgs(orgs, port=port, seed_data=seed_data, latency_ms=latency_ms, host=host) as running:
-        print(f"sandbox salesforce ready: {' '.join(running.urls)}", flush=True)
+        click.echo(f"sandbox salesforce ready: {' '.join(running.urls)}")
         log.info("sandbox_salesforce_ready", orgs=orgs, urls=running.urls)
         await asyncio.Event().wait()

@@ -121,7 +121,7 @@ def parse(text: str) -> Query:
         at, shown = (len(text), "<EOF>") if ended else (error.token.start_pos or 0, str(error.token))
         raise malformed(text, at, f"unexpected token: '{shown[:20]}'") from None
     except lark.exceptions.UnexpectedCharacters as error:
-        at = error.pos_in_stream or 0
+        at = int(error.pos_in_stream)  # type: ignore[call-overload]
         raise malformed(text, at, f"unexpected token: '{text[at : at + 20]}'") from None
 
 

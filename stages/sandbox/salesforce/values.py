@@ -32,9 +32,10 @@ def stored(field: Field, value: Any) -> Any:
     """What is stored for `value`; None for null, an empty text and blanks. Raises RefusalError."""
     if value is None or value == "":
         return False if field.type == "boolean" else None
-    if isinstance(value, dict | list):
+    if isinstance(value, (dict, list)):
         raise RefusalError("INVALID_TYPE_ON_FIELD_IN_RECORD", f"{field.label}: value not of required type: {value}", [field.name])
-    return _READERS.get(field.type, _text)(field, value)
+    reader: Callable[[Field, Any], Any] = _READERS.get(field.type, _text)
+    return reader(field, value)
 
 
 def _wrong_type(field: Field, wanted: str, value: Any) -> RefusalError:
