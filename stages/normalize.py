@@ -1,7 +1,7 @@
 """normalize: Livestorm's shape to ours. Says who is not for Salesforce, keeps the rows of `events` and `sessions`; calls no Salesforce."""
 
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import anyio
@@ -56,7 +56,7 @@ class Ask(Protocol):
 class ScannedTable(Table, Protocol):
     """A table that can also be gone through."""
 
-    def items(self) -> Iterator[tuple[str, bytes]]:
+    def items(self) -> Iterable[tuple[str, bytes]]:
         """A snapshot of all rows."""
 
 
@@ -119,9 +119,7 @@ class Normalize:
                 (),
                 "Apply its settings, then retry the message.",
             )
-            return Wait("workspaces", received.workspace, None, cause, longest_seconds=_WORKSPACE_WAIT_SECONDS)
-        if workspace.paused:
-            return _blocked(message, Cause("paused", f"Workspace {workspace.id} is paused", (), f"turnout workspace resume {workspace.id}"))
+            return Wait(WORKSPACES, received.workspace, None, cause, longest_seconds=_WORKSPACE_WAIT_SECONDS)
         if received.trigger == webhook.WANTED:
             return self._wanted(message, received, workspace)
         if received.trigger == TOLD:
