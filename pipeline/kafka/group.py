@@ -46,6 +46,7 @@ class KafkaGroupReader:
         self._consumer: Any = None
         self._owned: frozenset[int] = frozenset()
         self._generation: int | None = None
+        self._letting_go = False
         self._sought: set[int] = set()
         self._paused: set[int] = set()
         self._poll: asyncio.Task[dict[Any, list[Any]]] | None = None
@@ -153,12 +154,15 @@ class KafkaGroupReader:
         """Called by aiokafka before it joins again, while heartbeats go on."""
         partitions = self._owned
         if partitions:
+            self._letting_go = True
             try:
                 # Past the rebalance timeout the partitions are gone anyhow; waiting on would only hold up the next join.
                 async with asyncio.timeout(self._settings.rebalance_timeout_ms / 1000):
                     await self._listener.revoked(partitions)
             except Exception as error:  # noqa: BLE001  aiokafka would only log it; `fetch` raises it
                 self._failed("revoke", error)
+            finally:
+                self._letting_go = False
         self._forget()
 
     async def assigned(self, partitions: frozenset[int]) -> None:
@@ -198,9 +202,15 @@ class KafkaGroupReader:
             # earlier ownership pass, and without a generation even those of no member at all.
             if not assignment.active or coordinator.generation != self._generation:
                 raise errors.IllegalGenerationError(self._settings.group(self._group))
-            asked_at = self._clock()
+            asked_at, identity = self._clock(), (coordinator.generation, coordinator.member_id)
             try:
                 await send_commit(assignment, offsets)
+            except errors.IllegalGenerationError:
+                # The embedded broker counts the generation on when a rebalance begins, Kafka when it ends. aiokafka forgets its member
+                # id over this, and the group would wait for the forgotten member; who lets go joins again under the id it has.
+                if self._letting_go:
+                    coordinator.generation, coordinator.member_id = identity
+                raise
             finally:
                 self._check_membership(coordinator)
             self._lease.renew(asked_at, settled=not coordinator._rejoin_needed_fut.done())

@@ -28,6 +28,9 @@ class KafkaReader:
         self._positions: dict[TopicPartition, int] = {}
         self._known: set[str] = set()
         self._assignment = 0
+        """Counts the calls of `assign`."""
+        self._applied = 0
+        """The assignment that the client has."""
         self._poll: asyncio.Task[dict[Any, list[Any]]] | None = None
         self._poll_of = 0
         """The assignment that the poll under way was begun with."""
@@ -45,7 +48,6 @@ class KafkaReader:
         )
         async with within(self._settings.connect_timeout_seconds, "starting a reader"):
             await started(self._consumer)
-        self._apply()
 
     async def stop(self) -> None:
         consumer, self._consumer = self._consumer, None
@@ -61,16 +63,15 @@ class KafkaReader:
         }
         self._assignment += 1
         self._reassigned.set()
-        if self._consumer is not None:
-            self._apply()
 
     async def fetch(self, timeout_seconds: float, max_records: int) -> Sequence[Record]:
         consumer = self._started()
-        await self._check_topics()
         self._reassigned.clear()
+        if self._applied != self._assignment:
+            await self._apply(consumer)
         if self._poll is None:
             poll = consumer.getmany(timeout_ms=max(1, int(timeout_seconds * 1000)), max_records=max_records)
-            self._poll, self._poll_of = asyncio.create_task(poll, name="poll of a reader"), self._assignment
+            self._poll, self._poll_of = asyncio.create_task(poll, name="poll of a reader"), self._applied
         change = asyncio.create_task(self._reassigned.wait())
         try:
             await asyncio.wait({self._poll, change}, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -87,16 +88,16 @@ class KafkaReader:
             raise TransportError(f"{tp.topic}/{partition} is not assigned to this reader", retryable=False)
         return self._positions[tp]
 
-    def _apply(self) -> None:
-        self._consumer.assign(list(self._positions))
-        for tp, offset in self._positions.items():
-            # Before the fetcher has had a step: it would look for a place by itself.
-            self._consumer.seek(tp, offset)
-
-    async def _check_topics(self) -> None:
+    async def _apply(self, consumer: Any) -> None:
         for name in {tp.topic for tp in self._positions} - self._known:
+            # Before aiokafka asks for it, which would make the topic where the broker is set to make topics.
             await self._cluster.partitions(self._settings.logical(name))
             self._known.add(name)
+        consumer.assign(list(self._positions))
+        for tp, offset in self._positions.items():
+            # In the same step, before the fetcher would look for a place by itself.
+            consumer.seek(tp, offset)
+        self._applied = self._assignment
 
     async def _records(self, poll: asyncio.Task[dict[Any, list[Any]]]) -> list[Record]:
         try:
@@ -120,9 +121,9 @@ class KafkaReader:
         """What was read for an assignment that has been replaced."""
         if (error := poll.exception()) is not None:
             log.debug("a poll of an earlier assignment failed", error=repr(error))
-        elif self._positions:
-            # Where the same partition is assigned again, the poll may have moved it on.
-            self._apply()
+        else:
+            # It may have moved on what is assigned now.
+            self._applied = -1
         return ()
 
     def _started(self) -> Any:

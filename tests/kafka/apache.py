@@ -178,6 +178,9 @@ class ApacheKafka:
             "group.initial.rebalance.delay.ms": "0",
             "group.min.session.timeout.ms": "1000",
             "auto.create.topics.enable": "false",
+            # A broker that was killed is let back in only when its old session has ended.
+            "broker.session.timeout.ms": "2000",
+            "broker.heartbeat.interval.ms": "500",
             # Deleting and compacting within the patience of a test.
             "log.retention.check.interval.ms": "1000",
             "log.cleaner.backoff.ms": "500",
