@@ -140,10 +140,9 @@ class OrgRegistry:
         if before is not None:
             before.door.close()
             self._health[org].allowance.reset()
-        return _Made(value, settings, self._make(settings, row))
+        return _Made(value, settings, self._make(org, settings, row))
 
-    def _make(self, settings: Org, row: TableRow) -> Door:
-        org = settings.id
+    def _make(self, org: str, settings: Org, row: TableRow) -> Door:
         health = self._health.setdefault(org, Health(self._slots.gate(), Allowance(self._clock)))
 
         async def run(work: Callable[[], Any]) -> Any:
