@@ -1,0 +1,98 @@
+"""Waiting for what must become true, and listening to topics. No fixed waits: every one has a condition and an end."""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS: Final = 30.0
+
+
+async def eventually(check: Callable[[], Awaitable[T]], seconds: float = PATIENCE_SECONDS) -> T:
+    """Until `check` raises no AssertionError any more: what it returns. Its last one is raised at the end."""
+    ends = time.monotonic() + seconds
+    pause = 0.05
+    while True:
+        try:
+            return await check()
+        except AssertionError:
+            if time.monotonic() > ends:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(0.5, pause * 1.3)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Heard:
+    """One record of a topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: str
+    headers: dict[str, str]
+    value: Any
+    """Decoded JSON; None: none."""
+    raw: bytes
+
+
+class Topics:
+    """Everything that topics got since this began to listen."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, prefix: str) -> None:
+        self._consumer, self._prefix = consumer, prefix
+        self.heard: list[Heard] = []
+
+    def of(self, topic: str, workspace: str) -> list[Heard]:
+        """What a topic got for one workspace, in the order of each partition."""
+        return [one for one in self.heard if one.topic == topic and one.headers.get("workspace") == workspace]
+
+    async def listen(self) -> None:
+        while True:
+            for records in (await self._consumer.getmany(timeout_ms=200, max_records=5_000)).values():
+                self.heard.extend(map(self._heard, records))
+
+    def _heard(self, record: Any) -> Heard:
+        raw = record.value or b""
+        return Heard(
+            record.topic.removeprefix(f"{self._prefix}."),
+            record.partition,
+            record.offset,
+            (record.key or b"").decode(),
+            {name: value.decode() for name, value in record.headers},
+            json.loads(raw) if raw else None,
+            raw,
+        )
+
+
+@contextlib.asynccontextmanager
+async def listening(bootstrap: str, prefix: str, topics: tuple[str, ...]) -> AsyncIterator[Topics]:
+    """Listens from now on."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, fetch_max_wait_ms=100)
+    await consumer.start()
+    try:
+        names = [f"{prefix}.{topic}" for topic in topics]
+        await consumer._client.set_topics(names)  # partitions_for_topic knows only topics that the client follows
+        places = [TopicPartition(name, number) for name in names for number in sorted(consumer.partitions_for_topic(name) or ())]
+        assert places, f"there are no topics {names}"
+        consumer.assign(places)
+        ends = await consumer.end_offsets(places)
+        for place, end in ends.items():
+            consumer.seek(place, end)
+        told = Topics(consumer, prefix)
+        task = asyncio.create_task(told.listen())
+        try:
+            yield told
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+    finally:
+        await consumer.stop()
