@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from pipeline.messages import Message
 from pipeline.outcomes import Block, Drop, Emit, Outcome, Retry, Row, Wait
 from schemas.messages import Cause, Session, Value, Written
@@ -38,8 +40,32 @@ _WHY: Final = {
     BREAKOUT: "A breakout room is no session of its own",
     DRAFT: "The session is a draft",
 }
+_RIGHTS: Final = frozenset(
+    {
+        "NOT_FOUND",
+        "INVALID_TYPE",
+        "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
+        "INSUFFICIENT_ACCESS_OR_READONLY",
+        "INVALID_FIELD_FOR_INSERT_UPDATE",
+    }
+)
+"""Codes that on a Campaign or its statuses mostly mean that Turnout's user may not write them."""
+_RIGHTS_HINT: Final = "Tick 'Marketing User' on Turnout's user, and give it create and edit on Campaigns"
+
 _FIELDS: Final = ("Id", "Name", "Description", "Status", "StartDate", "EndDate", "CreatedDate")
-_STATUS_FIELDS: Final = ("Id", "CampaignId", "Label", "HasResponded", "IsDefault", "SortOrder")
+_STATUS_RIGHTS: Final = frozenset(
+    {
+        "NOT_FOUND",
+        "INVALID_TYPE",
+        "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
+        "INSUFFICIENT_ACCESS_OR_READONLY",
+        "INVALID_FIELD_FOR_INSERT_UPDATE",
+    }
+)
+"""Codes that on a Campaign or its statuses mostly mean that Turnout's user may not write them."""
+_RIGHTS_HINT: Final = "Tick 'Marketing User' on Turnout's user, and give it create and edit on Campaigns"
+
+_FIELDS: Final = ("Id", "CampaignId", "Label", "HasResponded", "IsDefault", "SortOrder")
 
 
 @dataclasses.dataclass(slots=True)
@@ -289,6 +315,8 @@ class Campaigns:
     def _no_campaign(self, case: Case, causes: Sequence[Cause]) -> Outcome:
         """The session is probed, never rejected: the row says why there is no Campaign, so that who waits and who looks can tell."""
         cause = causes[0]
+        if cause.code in _RIGHTS:
+            cause = msgspec.structs.replace(cause, hint=f"{_RIGHTS_HINT}. {cause.hint}")
         rows = self._rows(case.subject, case.known, CampaignRow(why=cause))
         return Block(case.message.lanes[-1], cause, rows=rows)
 

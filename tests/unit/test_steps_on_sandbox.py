@@ -1,0 +1,777 @@
+"""match, create and campaign-membership against the sandbox org: each rule of the flow as one test, from the message to the org's records."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from pipeline.outcomes import Block, Drop, Emit, Reject, Retry
+from schemas.settings import FieldRule, Statuses
+from schemas.tables import CampaignRow
+from tests.flow.salesforce import changes
+from tests.unit.steps_line import Line, line, workspace
+
+
+@pytest_asyncio.fixture
+async def acme() -> AsyncIterator[Line]:
+    async with line() as made:
+        yield made
+
+
+async def member_of(acme: Line, email: str, session: str = "S1", object: str = "Lead") -> dict[str, Any]:
+    person = await acme.org.one(object, email)
+    return await acme.org.member((await acme.org.campaign(session))["Id"], person)
+
+
+async def test_nobody_becomes_a_lead_and_a_member(acme: Line) -> None:
+    acme.session()
+    acme.person("a+b@mill.example", job_title="CTO")
+    await acme.run()
+    lead = await acme.org.one("Lead", "a+b@mill.example")
+    assert (lead["FirstName"], lead["LastName"], lead["Company"], lead["Title"]) == ("Kim", "Ito", "Kumo KK", "CTO")
+    assert (await member_of(acme, "a+b@mill.example"))["Status"] == "Registered"
+    assert [stage for stage, _ in acme.of("a+b@mill.example")] == ["campaign-membership"]
+    assert acme.causes() == []
+
+
+async def test_a_contact_wins_over_a_lead_which_is_left_alone(acme: Line) -> None:
+    await acme.org.seed(
+        Contact=[{"Email": "a@mill.example", "LastName": "Old", "Title": "CFO"}],
+        Lead=[{"Email": "a@mill.example", "LastName": "Old", "Company": "C"}],
+    )
+    acme.session()
+    acme.person("a@mill.example", job_title="CTO")
+    await acme.run()
+    assert (await acme.org.one("Contact", "a@mill.example"))["Title"] == "CTO"
+    assert changes(await acme.org.one("Lead", "a@mill.example")) == []
+    assert (await member_of(acme, "a@mill.example", object="Contact"))["LeadId"] is None
+
+
+async def test_fallbacks_are_for_creation_only(acme: Line) -> None:
+    await acme.org.seed(Lead=[{"Email": "old@mill.example", "LastName": "Old", "Company": "Mill"}])
+    acme.session()
+    acme.person("new@mill.example", last_name=None, company="  ")
+    acme.person("old@mill.example", last_name=None, company="")
+    await acme.run()
+    new, old = await acme.org.one("Lead", "new@mill.example"), await acme.org.one("Lead", "old@mill.example")
+    assert (new["LastName"], new["Company"]) == ("new", "[not provided]")
+    assert (old["LastName"], old["Company"]) == ("Old", "Mill")
+
+
+async def test_the_oldest_wins_by_creation_then_id(acme: Line) -> None:
+    twins = [{"Email": "a@mill.example", "LastName": f"L{n}", "CreatedDate": "2020-05-05T10:00:00.000+0000"} for n in range(3)]
+    await acme.org.seed(
+        Contact=[{"Email": "a@mill.example", "LastName": "Young", "CreatedDate": "2024-01-01T00:00:00.000+0000"}, *twins],
+        Lead=[
+            {"Email": "b@mill.example", "LastName": "B", "Company": "C", "CreatedDate": f"20{year}-01-01T00:00:00.000+0000"}
+            for year in (24, 19, 21)
+        ],
+    )
+    acme.session()
+    acme.person("a@mill.example", job_title="CTO")
+    acme.person("b@mill.example", job_title="CTO")
+    await acme.run()
+    written = [one for one in await acme.org.records("Contact") if one["Title"] == "CTO"]
+    oldest = min(
+        (one for one in await acme.org.records("Contact") if one["LastName"] != "Young" or one["Title"]), key=lambda one: str(one["Id"])
+    )
+    assert [one["Id"] for one in written] == [oldest["Id"]]
+    lead = next(one for one in await acme.org.records("Lead") if one["Title"] == "CTO")
+    assert lead["CreatedDate"].startswith("2019")
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_a_converted_lead_is_handled_through_its_contact(acme: Line, apart: bool) -> None:
+    await acme.org.seed(
+        Contact=[{"Id": "@kim", "Email": "kim@new-mail.example", "LastName": "Ito"}],
+        Lead=[{"Email": "kim@old-mail.example", "LastName": "Ito", "Company": "C", "IsConverted": True, "ConvertedContactId": "@kim"}],
+    )
+    acme.restart(apart=apart)
+    acme.session()
+    acme.person("kim@old-mail.example", job_title="CEO")
+    await acme.run()
+    contact = await acme.org.one("Contact", "kim@new-mail.example")
+    assert contact["Title"] == "CEO"
+    assert contact["Email"] == "kim@new-mail.example"
+    assert changes(await acme.org.one("Lead", "kim@old-mail.example")) == []
+    members = await acme.org.records("CampaignMember")
+    assert [one["ContactId"] for one in members] == [contact["Id"]]
+
+
+async def test_a_contact_into_which_the_converted_leads_contact_was_merged_is_used(acme: Line) -> None:
+    await acme.org.seed(
+        Contact=[{"Id": "@a", "Email": "a@dune.example", "LastName": "Lee"}, {"Id": "@b", "Email": "b@dune.example", "LastName": "Lee"}],
+        Lead=[{"Email": "old@dune.example", "LastName": "Lee", "Company": "C", "IsConverted": True, "ConvertedContactId": "@a"}],
+    )
+    loser, winner = await acme.org.one("Contact", "a@dune.example"), await acme.org.one("Contact", "b@dune.example")
+    await acme.org._ask("POST", "/sandbox/merge", {"object": "Contact", "winner": winner["Id"], "losers": [loser["Id"]]})
+    acme.session()
+    acme.person("old@dune.example", job_title="CEO")
+    await acme.run()
+    assert (await acme.org.one("Contact", "b@dune.example"))["Title"] == "CEO"
+    assert len(await acme.org.records("Lead")) == 1
+
+
+async def test_a_merge_between_match_and_create_leads_to_the_survivor(acme: Line) -> None:
+    await acme.org.seed(
+        Contact=[
+            {"Email": "lee@dune.example", "LastName": "Lee", "CreatedDate": "2019-01-01T00:00:00.000+0000"},
+            {"Email": "lee@dune.example", "LastName": "Lee", "CreatedDate": "2021-01-01T00:00:00.000+0000"},
+        ]
+    )
+    acme.session()
+    await acme.run()
+    acme.person("lee@dune.example", job_title="CEO")
+    await acme.run_stage("match")
+    loser, winner = sorted(await acme.org.records("Contact"), key=lambda one: str(one["CreatedDate"]))
+    await acme.org._ask("POST", "/sandbox/merge", {"object": "Contact", "winner": winner["Id"], "losers": [loser["Id"]]})
+    await acme.run()
+    assert (await acme.org.one("Contact", "lee@dune.example"))["Title"] == "CEO"
+    assert acme.causes() == []
+    assert await acme.org.records("Lead") == []
+    assert (await member_of(acme, "lee@dune.example", object="Contact"))["ContactId"] == winner["Id"]
+
+
+async def test_a_merge_between_create_and_membership_leads_to_the_survivor(acme: Line) -> None:
+    await acme.org.seed(
+        Contact=[
+            {"Email": "lee@dune.example", "LastName": "Lee", "CreatedDate": "2019-01-01T00:00:00.000+0000"},
+            {"Email": "lee@dune.example", "LastName": "Lee", "CreatedDate": "2021-01-01T00:00:00.000+0000"},
+        ]
+    )
+    acme.session()
+    await acme.run()
+    acme.person("lee@dune.example")
+    await acme.run_stage("match")
+    await acme.run_stage("create")
+    loser, winner = sorted(await acme.org.records("Contact"), key=lambda one: str(one["CreatedDate"]))
+    await acme.org._ask("POST", "/sandbox/merge", {"object": "Contact", "winner": winner["Id"], "losers": [loser["Id"]]})
+    await acme.run()
+    assert acme.causes() == []
+    assert (await member_of(acme, "lee@dune.example", object="Contact"))["ContactId"] == winner["Id"]
+
+
+async def test_with_create_contact_nobody_ever_becomes_a_lead_and_companies_become_one_account(acme: Line) -> None:
+    acme.connect(workspace(create="contact"))
+    acme.session()
+    for number in range(60):
+        acme.person(f"p{number}@acme.example", company=("Acme Ltd", " acme  ltd", "ACME LTD.")[number % 3])
+    acme.person("alone@acme.example", company=" ")
+    acme.person("unasked@acme.example", company=None)
+    await acme.run()
+    accounts = {one["Id"]: one["Name"] for one in await acme.org.records("Account")}
+    assert len(accounts) == 2
+    contacts = await acme.org.records("Contact")
+    assert len(contacts) == 62
+    assert await acme.org.records("Lead") == []
+    dotted = {one["Email"] for one in contacts if accounts.get(one["AccountId"] or "", "").endswith(".")}
+    assert dotted == {f"p{number}@acme.example" for number in range(60) if number % 3 == 2}
+    assert [one["Email"] for one in contacts if one["AccountId"] is None] == ["alone@acme.example", "unasked@acme.example"]
+    assert len(await acme.org.records("CampaignMember")) == 62
+
+
+async def test_the_oldest_account_of_that_name_is_taken_whatever_its_case(acme: Line) -> None:
+    await acme.org.seed(
+        Account=[
+            {"Name": "ACME ltd", "CreatedDate": "2022-01-01T00:00:00.000+0000"},
+            {"Name": "Acme Ltd", "CreatedDate": "2018-01-01T00:00:00.000+0000"},
+            {"Name": "Acme Ltd Holding", "CreatedDate": "2010-01-01T00:00:00.000+0000"},
+        ]
+    )
+    acme.connect(workspace(create="contact"))
+    acme.session()
+    acme.person("p@acme.example", company="acme LTD")
+    await acme.run()
+    contact = await acme.org.one("Contact", "p@acme.example")
+    account = next(one for one in await acme.org.records("Account") if one["Id"] == contact["AccountId"])
+    assert account["CreatedDate"].startswith("2018")
+    assert len(await acme.org.records("Account")) == 3
+
+
+async def test_an_account_that_was_merged_away_is_asked_for_again(acme: Line) -> None:
+    await acme.org.seed(Account=[{"Name": "Other"}])
+    acme.connect(workspace(create="contact"))
+    acme.session()
+    acme.person("one@acme.example", company="Acme")
+    await acme.run()
+    gone = next(one for one in await acme.org.records("Account") if one["Name"] == "Acme")
+    winner = next(one for one in await acme.org.records("Account") if one["Name"] == "Other")
+    await acme.org._ask("POST", "/sandbox/merge", {"object": "Account", "winner": winner["Id"], "losers": [gone["Id"]]})
+    acme.person("two@acme.example", company="Acme")
+    await acme.run()
+    assert acme.causes() == []
+    two = await acme.org.one("Contact", "two@acme.example")
+    account = next(one for one in await acme.org.records("Account") if one["Id"] == two["AccountId"])
+    assert account["Name"] == "Acme"
+
+
+async def test_a_company_that_the_org_refuses_is_the_cause_of_who_waits_for_it(acme: Line) -> None:
+    await acme.org.rule("validation", object="Account", message="No companies from Mars", when={"Name": "Mars"})
+    acme.connect(workspace(create="contact"))
+    acme.session()
+    acme.person("one@mars.example", company="Mars Inc")
+    acme.person("two@acme.example", company="Acme")
+    await acme.run()
+    assert acme.causes() == ["FIELD_CUSTOM_VALIDATION_EXCEPTION"]
+    assert [one["Email"] for one in await acme.org.records("Contact")] == ["two@acme.example"]
+
+
+async def test_a_session_makes_one_campaign_with_its_statuses(acme: Line) -> None:
+    acme.session(timezone="America/Los_Angeles")
+    await acme.run()
+    campaign = await acme.org.campaign("S1")
+    assert campaign["Name"] == "Autumn review - 2026-10-31 21:30 America/Los_Angeles"
+    assert (campaign["Type"], campaign["Status"], campaign["IsActive"]) == ("Webinar", "Planned", True)
+    assert campaign["StartDate"] == campaign["EndDate"] == "2026-10-31"
+    statuses = await acme.org.records("CampaignMemberStatus")
+    assert {one["Label"]: one["HasResponded"] for one in statuses} == {
+        "Sent": False, "Responded": True, "Registered": False, "Did not attend": False, "Attended": True,
+    }  # fmt: skip
+    assert [one["Label"] for one in statuses if one["IsDefault"]] == ["Registered"]
+    assert len({one["SortOrder"] for one in statuses}) == len(statuses)
+
+
+async def test_the_campaigns_status_follows_the_session_and_never_goes_back(acme: Line) -> None:
+    acme.session()
+    await acme.run()
+    for row, expected in (
+        ({"status": "live", "started_at": 1793507400}, "In Progress"),
+        ({"status": "past", "started_at": 1793507400, "ended_at": 1793511000}, "Completed"),
+        ({"status": "live", "started_at": 1793507400}, "Completed"),
+    ):
+        acme.session(**row)
+        await acme.run()
+        assert (await acme.org.campaign("S1"))["Status"] == expected
+
+
+async def test_a_session_told_twice_costs_no_second_call(acme: Line) -> None:
+    acme.session()
+    await acme.run()
+    await acme.org.forget_calls()
+    acme.session()
+    acme.restart()
+    await acme.run()
+    assert await acme.calls() == 0
+
+
+async def test_a_campaign_is_found_again_though_its_table_was_lost(acme: Line) -> None:
+    acme.session()
+    acme.person("a@mill.example")
+    await acme.run()
+    acme.tables["campaigns"].rows.clear()
+    acme.restart()
+    acme.session()
+    acme.person("b@mill.example")
+    await acme.run()
+    assert len(await acme.org.records("Campaign")) == 1
+    assert len(await acme.org.records("CampaignMemberStatus")) == 5
+    assert len(await acme.org.records("CampaignMember")) == 2
+    assert changes(await acme.org.campaign("S1")) == []
+
+
+async def test_a_moved_session_moves_its_campaign_unless_someone_named_it_by_hand(acme: Line) -> None:
+    acme.session("S1")
+    acme.session("S2")
+    await acme.run()
+    await acme.org.edit("Campaign", (await acme.org.campaign("S2"))["Id"], Name="Our best webinar")
+    for session in ("S1", "S2"):
+        acme.session(session, title="Winter review", estimated_started_at=1793593800)
+    await acme.run()
+    assert (await acme.org.campaign("S1"))["Name"] == "Winter review - 2026-11-02 05:30 Europe/Paris"
+    assert (await acme.org.campaign("S1"))["StartDate"] == "2026-11-02"
+    assert (await acme.org.campaign("S2"))["Name"] == "Our best webinar"
+
+
+@pytest.mark.parametrize(("row", "reason"), [({"past": True}, "past_session"), ({"breakout": True}, "breakout_room")])
+async def test_past_sessions_and_breakout_rooms_make_no_campaign_and_their_people_are_dropped(
+    acme: Line, row: dict[str, Any], reason: str
+) -> None:
+    acme.session(**row)
+    acme.person("a@mill.example", "attended")
+    await acme.run()
+    assert await acme.org.records("Campaign") == []
+    dropped = [outcome for _, _, outcome in acme.final if isinstance(outcome, Drop)]
+    assert [one.reason for one in dropped] == [reason, reason]
+
+
+async def test_statuses_of_the_settings_are_compared_without_case_and_blanks(acme: Line) -> None:
+    acme.connect(workspace(statuses=Statuses(attended="responded ", registered="SENT")))
+    acme.session()
+    acme.person("a@mill.example", "attended")
+    await acme.run()
+    statuses = await acme.org.records("CampaignMemberStatus")
+    assert {one["Label"]: one["HasResponded"] for one in statuses} == {"Sent": False, "Responded": True, "Did not attend": False}
+    member = await member_of(acme, "a@mill.example")
+    assert (member["Status"], member["HasResponded"]) == ("Responded", True)
+
+
+async def test_a_lost_answer_to_each_write_makes_nothing_twice(acme: Line) -> None:
+    for object in ("Campaign", "CampaignMemberStatus", "Lead", "CampaignMember"):
+        await acme.org.fault("drop-after-commit", times=1, resource="collections", object=object)
+    acme.session()
+    for number in range(20):
+        acme.person(f"p{number}@mill.example")
+    await acme.run()
+    counts = {name: len(await acme.org.records(name)) for name in ("Lead", "Campaign", "CampaignMember", "CampaignMemberStatus")}
+    assert counts == {"Lead": 20, "Campaign": 1, "CampaignMember": 20, "CampaignMemberStatus": 5}
+    assert acme.causes() == []
+    trails = [outcome.trail for _, _, outcome in acme.final if isinstance(outcome, Emit)]
+    assert any(cause.code == "connection_failed" for trail in trails for step in trail for cause in step.causes)
+
+
+async def test_a_lost_answer_with_a_key_field_makes_nothing_twice() -> None:
+    async with line(person_key_field="Turnout_Key__c") as acme:
+        for object in ("Lead", "Contact"):
+            await acme.org.rule(
+                "custom-field", object=object, field="Turnout_Key__c", type="string", length=255, unique=True, external_id=True
+            )
+        await acme.org.fault("drop-after-commit", times=1, resource="collections", object="Lead")
+        acme.session()
+        for number in range(20):
+            acme.person(f"p{number}@mill.example")
+        await acme.run()
+        leads = await acme.org.records("Lead")
+        assert len(leads) == 20
+        assert all(one["Turnout_Key__c"] == one["Email"] for one in leads)
+        assert acme.causes() == []
+
+
+async def test_a_key_that_is_there_already_is_looked_up_and_used() -> None:
+    async with line(person_key_field="Turnout_Key__c") as acme:
+        for object in ("Lead", "Contact"):
+            await acme.org.rule(
+                "custom-field", object=object, field="Turnout_Key__c", type="string", length=255, unique=True, external_id=True
+            )
+        acme.session()
+        acme.person("old@mill.example")
+        await acme.run()
+        lead = await acme.org.one("Lead", "old@mill.example")
+        await acme.org.edit("Lead", lead["Id"], Email="new@mill.example")
+        acme.restart()
+        acme.person("old@mill.example", "attended", at=60)
+        await acme.run()
+        assert len(await acme.org.records("Lead")) == 1
+        assert [one["Status"] for one in await acme.org.records("CampaignMember")] == ["Attended"]
+
+
+async def test_a_matched_record_gets_its_key_if_it_has_none() -> None:
+    async with line(person_key_field="Turnout_Key__c") as acme:
+        await acme.org.rule("custom-field", object="Lead", field="Turnout_Key__c", type="string", length=255, unique=True)
+        await acme.org.seed(Lead=[{"Email": "a@mill.example", "LastName": "Ito", "FirstName": "Kim", "Company": "Kumo KK"}])
+        await acme.org.rule("custom-field", object="Lead", field="Turnout_Key__c", type="string", length=255, unique=True)
+        acme.session()
+        acme.person("A@mill.example")
+        await acme.run()
+        assert (await acme.org.one("Lead", "a@mill.example"))["Turnout_Key__c"] == "a@mill.example"
+
+
+async def test_what_is_right_is_not_written_again(acme: Line) -> None:
+    acme.session()
+    acme.person("a@mill.example", id="one")
+    acme.person("a@mill.example", "attended", at=1, id="two")
+    await acme.run()
+    await acme.org.forget_calls()
+    for restart in (False, True):
+        if restart:
+            acme.restart()
+        acme.person("a@mill.example", id="one")
+        acme.person("a@mill.example", "attended", at=1, id="two")
+        acme.session()
+        await acme.run()
+    assert await acme.org.written() == {}
+    assert (await member_of(acme, "a@mill.example"))["Status"] == "Attended"
+
+
+async def test_a_difference_in_case_only_is_not_written(acme: Line) -> None:
+    await acme.org.seed(Lead=[{"Email": "Marta.Kovac@Firma.Example", "FirstName": "Marta", "LastName": "Kovac", "Company": "Firma"}])
+    acme.session()
+    acme.person("marta.kovac@firma.example", first_name="Marta", last_name="Kovac", company="FIRMA")
+    await acme.run()
+    assert "Lead" not in await acme.org.written()
+    assert len(await acme.org.records("Lead")) == 1
+
+
+async def test_quotes_wildcards_and_plus_tags_find_their_own_record(acme: Line) -> None:
+    await acme.org.seed(
+        Lead=[{"Email": "siobhan.o'keefe@harbour.example", "LastName": "O'Keefe", "Company": "H"}],
+        Contact=[
+            {"Email": "a_weber@mill.example", "LastName": "Weber", "CreatedDate": "2024-01-01T00:00:00.000+0000"},
+            {"Email": "axweber@mill.example", "LastName": "Weber", "CreatedDate": "2019-01-01T00:00:00.000+0000"},
+            {"Email": "kim+news@mill.example", "LastName": "Plus"},
+        ],
+    )
+    acme.session()
+    for email in ("siobhan.o'keefe@harbour.example", "a_weber@mill.example", "100%off@mill.example", "kim+news@mill.example"):
+        acme.person(email, job_title="CTO")
+        acme.person(email, "attended", at=1, job_title="CTO")
+    await acme.run()
+    assert len(await acme.org.records("Lead")) == 2
+    assert (await acme.org.one("Contact", "a_weber@mill.example"))["Title"] == "CTO"
+    assert (await acme.org.one("Contact", "axweber@mill.example"))["Title"] is None
+    assert (await acme.org.one("Contact", "kim+news@mill.example"))["Title"] == "CTO"
+    assert [one["Status"] for one in await acme.org.records("CampaignMember")] == ["Attended"] * 4
+    assert acme.causes() == []
+
+
+async def test_text_that_looks_like_a_reference_is_stored_as_it_is(acme: Line) -> None:
+    acme.session(title="Why @{name} matters")
+    acme.person("a@mill.example", first_name="@{leads[0].id}")
+    acme.person("b@mill.example")
+    await acme.run()
+    assert (await acme.org.one("Lead", "a@mill.example"))["FirstName"] == "@{leads[0].id}"
+    assert (await acme.org.campaign("S1"))["Name"].startswith("Why @{name} matters")
+    assert len(await acme.org.records("CampaignMember")) == 2
+
+
+async def test_one_refused_record_leaves_its_batch_mates_alone(acme: Line) -> None:
+    acme.session()
+    await acme.org.rule("validation", object="Lead", message="No competitors", when={"Company": "^Rival"})
+    for number in range(7):
+        acme.person(f"p{number}@mill.example", company="Rival Inc" if number == 3 else "Mill")
+    await acme.run()
+    assert acme.causes() == ["FIELD_CUSTOM_VALIDATION_EXCEPTION"]
+    ((stage, outcome),) = acme.of("p3@mill.example")
+    assert isinstance(outcome, Reject)
+    assert (stage, outcome.causes[0].message) == ("create", "No competitors")
+    assert outcome.causes[0].hint
+    assert len(await acme.org.records("CampaignMember")) == 6
+    for number in (0, 1, 2, 4, 5, 6):
+        ((_, done),) = acme.of(f"p{number}@mill.example")
+        assert isinstance(done, Emit)
+        lead = await acme.org.one("Lead", f"p{number}@mill.example")
+        assert [step.salesforce["Lead"] for step in done.trail] == [lead["Id"], lead["Id"]]
+
+
+async def test_an_address_that_the_org_refuses_is_one_dead_letter(acme: Line) -> None:
+    acme.session()
+    for number in range(6):
+        acme.person(f"p{number}@mill.example")
+    acme.person("jörg..weiss@fluss.example")
+    await acme.run()
+    assert acme.causes() == ["INVALID_EMAIL_ADDRESS"]
+    assert len(await acme.org.records("CampaignMember")) == 6
+
+
+async def test_a_country_that_the_org_does_not_know_is_left_out_and_told(acme: Line) -> None:
+    acme.session()
+    await acme.run()
+    await acme.org.rule("restricted-picklist", object="Lead", field="Country", values=["Germany", "France"])
+    for email, country in (("a@x.example", "Deutschland"), ("b@x.example", "germany"), ("c@x.example", "Germany")):
+        acme.person(email, country=country)
+    await acme.run()
+    assert [(await acme.org.one("Lead", f"{name}@x.example"))["Country"] for name in "abc"] == [None, "Germany", "Germany"]
+    ((_, outcome),) = acme.of("a@x.example")
+    assert isinstance(outcome, Emit)
+    assert "Country" in outcome.trail[0].left_out
+
+
+async def test_long_values_are_cut_and_not_written_again(acme: Line) -> None:
+    acme.session()
+    long = {"city": "Great Haverbury-upon-Lyne, Metropolitan County of Westmarsh", "job_title": "T" * 200, "last_name": "L" * 90}
+    acme.person("a@x.example", **long)
+    await acme.run()
+    lead = await acme.org.one("Lead", "a@x.example")
+    assert (len(lead["City"]), len(lead["Title"]), len(lead["LastName"])) == (39, 128, 80)
+    await acme.org.forget_calls()
+    acme.restart()
+    acme.person("a@x.example", at=5, **long)
+    await acme.run()
+    assert await acme.org.written() == {}
+
+
+async def test_a_mapped_field_that_was_deleted_is_left_out_and_told(acme: Line) -> None:
+    await acme.org.text_field("Lead", "Segment__c")
+    acme.connect(workspace(lead={"Segment__c": FieldRule(source="segment")}))
+    acme.session()
+    acme.person("a@x.example", segment="A")
+    await acme.run()
+    await acme.org.rule("delete-field", object="Lead", field="Segment__c")
+    acme.person("a@x.example", segment="B", at=5)
+    acme.person("b@x.example", segment="B", job_title="CTO")
+    await acme.run()
+    assert acme.causes() == []
+    assert (await acme.org.one("Lead", "b@x.example"))["Title"] == "CTO"
+    ((_, outcome),) = acme.of("b@x.example")
+    assert isinstance(outcome, Emit)
+    assert list(outcome.trail[0].left_out) == ["Segment__c"]
+
+
+async def test_a_value_that_a_later_event_or_a_hand_set_does_not_go_back(acme: Line) -> None:
+    acme.session()
+    acme.person("a@x.example", at=20, job_title="CEO")
+    acme.person("a@x.example", at=10, job_title="Intern", city="Bern")
+    await acme.run()
+    lead = await acme.org.one("Lead", "a@x.example")
+    assert (lead["Title"], lead["City"]) == ("CEO", "Bern")
+    await acme.org.edit("Lead", lead["Id"], Title="By hand")
+    acme.restart()
+    acme.person("a@x.example", at=-60, job_title="CEO")
+    await acme.run()
+    assert (await acme.org.one("Lead", "a@x.example"))["Title"] == "By hand"
+
+
+async def test_a_replayed_event_fills_and_never_overwrites(acme: Line) -> None:
+    acme.session()
+    acme.person("a@x.example", at=20, job_title="CEO")
+    await acme.run()
+    acme.restart()
+    acme.person("a@x.example", at=10, job_title="Intern", city="Bern", replay="r1")
+    await acme.run()
+    lead = await acme.org.one("Lead", "a@x.example")
+    assert (lead["Title"], lead["City"]) == ("CEO", "Bern")
+
+
+async def test_with_a_time_field_only_a_later_event_overwrites() -> None:
+    async with line(event_time_field="Event_Time__c") as acme:
+        for object in ("Lead", "Contact"):
+            await acme.org.rule("custom-field", object=object, field="Event_Time__c", type="datetime")
+        acme.session()
+        for at, title in ((20, "CEO"), (10, "Intern"), (30, "Chair")):
+            acme.restart()
+            acme.person("a@x.example", at=at, job_title=title)
+            await acme.run()
+        lead = await acme.org.one("Lead", "a@x.example")
+        assert lead["Title"] == "Chair"
+        assert lead["Event_Time__c"] is not None
+
+
+@pytest.mark.parametrize("order", ["rna", "anr", "nar", "arn", "ran"])
+async def test_the_status_only_goes_upwards_in_any_order(acme: Line, order: str) -> None:
+    acme.session()
+    actions: dict[str, Any] = {"r": "registered", "n": "not_attended", "a": "attended"}
+    for letter in order:
+        acme.person("a@x.example", actions[letter])
+        await acme.run()
+    member = await member_of(acme, "a@x.example")
+    assert (member["Status"], member["HasResponded"]) == ("Attended", True)
+
+
+async def test_a_replay_view_sets_its_field_and_leaves_the_status_alone(acme: Line) -> None:
+    acme.session()
+    acme.person("a@x.example", "not_attended")
+    await acme.run()
+    acme.person("a@x.example", "watched_replay", at=5)
+    acme.person("b@x.example", "watched_replay", at=5)
+    await acme.run()
+    first, second = await member_of(acme, "a@x.example"), await member_of(acme, "b@x.example")
+    assert (first["Status"], first["Livestorm_Replay_Status__c"]) == ("Did not attend", "Watched")
+    assert (second["Status"], second["Livestorm_Replay_Status__c"]) == ("Registered", "Watched")
+
+
+async def test_attendance_on_demand_goes_to_the_replay_field(acme: Line) -> None:
+    acme.session(status="on_demand", estimated_started_at=0)
+    acme.person("a@x.example", "attended")
+    await acme.run()
+    member = await member_of(acme, "a@x.example")
+    assert (member["Status"], member["Livestorm_Replay_Status__c"]) == ("Registered", "Watched")
+
+
+async def test_engagement_goes_to_mapped_fields_of_the_member(acme: Line) -> None:
+    await acme.org.rule("custom-field", object="CampaignMember", field="Minutes__c", type="double")
+    acme.connect(workspace(campaign_member={"Minutes__c": FieldRule(source="attendance_minutes")}))
+    acme.session()
+    acme.person("a@x.example", "attended", attendance_minutes=42)
+    await acme.run()
+    acme.person("a@x.example", "not_attended", attendance_minutes=0)
+    await acme.run()
+    assert (await member_of(acme, "a@x.example"))["Minutes__c"] == 42
+
+
+async def test_a_foreign_status_that_counts_as_responded_is_left_alone(acme: Line) -> None:
+    acme.session()
+    acme.person("a@x.example")
+    acme.person("b@x.example")
+    await acme.run()
+    await acme.org.edit("CampaignMember", (await member_of(acme, "a@x.example"))["Id"], Status="Responded")
+    await acme.org.edit("CampaignMember", (await member_of(acme, "b@x.example"))["Id"], Status="Sent")
+    acme.person("a@x.example", "attended")
+    acme.person("b@x.example", "attended")
+    await acme.run()
+    assert (await member_of(acme, "a@x.example"))["Status"] == "Responded"
+    assert (await member_of(acme, "b@x.example"))["Status"] == "Attended"
+
+
+async def test_two_addresses_of_one_contact_are_one_member_in_one_batch(acme: Line) -> None:
+    await acme.org.seed(
+        Contact=[{"Id": "@kim", "Email": "kim@new.example", "LastName": "Ito"}],
+        Lead=[{"Email": "kim@old.example", "LastName": "Ito", "Company": "C", "IsConverted": True, "ConvertedContactId": "@kim"}],
+    )
+    acme.session()
+    acme.person("kim@old.example", "attended", at=10)
+    acme.person("kim@new.example", "registered")
+    for number in range(30):
+        acme.person(f"p{number}@x.example")
+    await acme.run()
+    assert (await member_of(acme, "kim@new.example", object="Contact"))["Status"] == "Attended"
+    assert len(await acme.org.records("CampaignMember")) == 31
+    assert acme.causes() == []
+    refused = [one for one in await acme.org.requests() if (one["status"] or 0) >= 400]
+    assert refused == []
+
+
+async def test_one_person_in_six_sessions_and_two_workspaces_is_one_lead(acme: Line) -> None:
+    acme.connect(workspace("acme"), workspace("acme-us"))
+    for number in range(6):
+        acme.session(f"S{number}", workspace="acme" if number % 2 else "acme-us")
+        acme.person("new@x.example", session=f"S{number}", workspace="acme" if number % 2 else "acme-us")
+    await acme.run()
+    assert len(await acme.org.records("Lead")) == 1
+    assert len(await acme.org.records("CampaignMember")) == 6
+
+
+async def test_a_refused_campaign_is_told_and_probed_while_people_are_written_and_others_go_on(acme: Line) -> None:
+    rule = await acme.org.rule("validation", object="Campaign", message="Name the budget", when={"Name": "^Secret"})
+    acme.session("S1", title="Secret plans")
+    acme.session("S2")
+    acme.person("a@x.example", session="S1")
+    acme.person("a@x.example", "attended", session="S1", at=5)
+    acme.person("b@x.example", session="S2")
+    await acme.run(rounds=3)
+    row = msgspec.json.decode(acme.tables["campaigns"].rows["acme-prod|S1"], type=CampaignRow)
+    assert row.why is not None
+    assert (row.why.code, row.why.message) == ("FIELD_CUSTOM_VALIDATION_EXCEPTION", "Name the budget")
+    assert len(await acme.org.records("Lead")) == 2
+    assert [one["Status"] for one in await acme.org.records("CampaignMember")] == ["Registered"]
+    blocked = [(message.key, outcome.lane) for _, message, outcome in acme.seen if isinstance(outcome, Block)]
+    assert {key for key, _ in blocked} == {"session:S1"}
+    assert all(lane.startswith("org:acme-prod/workspace:acme/email:") for _, lane in blocked)
+    await acme.org.drop_rule(rule)
+    await acme.run()
+    assert (await member_of(acme, "a@x.example", "S1"))["Status"] == "Attended"
+    assert acme.causes() == []
+
+
+@pytest.mark.parametrize("right", [{"create": False, "read": True, "update": False}, {"create": False, "read": False, "update": False}])
+@pytest.mark.parametrize("object", ["Campaign", "CampaignMemberStatus"])
+async def test_without_the_right_there_is_no_campaign_until_it_is_given(acme: Line, object: str, right: dict[str, bool]) -> None:
+    rule = await acme.org.rule("object-permission", object=object, **right)
+    acme.session()
+    acme.person("a@x.example")
+    await acme.run(rounds=3)
+    row = msgspec.json.decode(acme.tables["campaigns"].rows["acme-prod|S1"], type=CampaignRow)
+    assert row.why is not None
+    assert "Marketing User" in row.why.hint
+    assert len(await acme.org.records("Lead")) == 1
+    await acme.org.drop_rule(rule)
+    await acme.run()
+    assert (await member_of(acme, "a@x.example"))["Status"] == "Registered"
+
+
+async def test_a_campaign_that_was_deleted_is_made_again(acme: Line) -> None:
+    acme.session()
+    acme.person("a@x.example")
+    await acme.run()
+    async with acme.org.http.delete(*await rest(acme, f"sobjects/Campaign/{(await acme.org.campaign('S1'))['Id']}")) as answer:
+        assert answer.status == 204
+    acme.person("b@x.example")
+    acme.person("c@x.example")
+    await acme.run()
+    assert (await member_of(acme, "b@x.example"))["Status"] == "Registered"
+    assert (await member_of(acme, "c@x.example"))["Status"] == "Registered"
+    assert acme.causes() == []
+
+
+async def test_a_label_that_the_settings_changed_to_is_added_before_it_is_written(acme: Line) -> None:
+    acme.session()
+    acme.person("a@x.example")
+    await acme.run()
+    acme.connect(workspace(statuses=Statuses(attended="Was there")))
+    acme.person("a@x.example", "attended")
+    await acme.run()
+    member = await member_of(acme, "a@x.example")
+    assert (member["Status"], member["HasResponded"]) == ("Was there", True)
+    assert len(await acme.org.records("Campaign")) == 1
+
+
+@pytest.mark.parametrize("fault", ["http-503", "REQUEST_LIMIT_EXCEEDED", "SERVER_UNAVAILABLE"])
+async def test_an_org_that_is_down_blocks_its_lane_and_loses_nothing(acme: Line, fault: str) -> None:
+    acme.session()
+    await acme.run()
+    await acme.org.fault(fault)
+    for number in range(5):
+        acme.person(f"p{number}@x.example")
+    await acme.run(rounds=2)
+    assert {type(outcome).__name__ for _, message, outcome in acme.seen if message.kind == "registration"} == {"Block"}
+    assert {outcome.lane for _, _, outcome in acme.seen if isinstance(outcome, Block)} == {"org:acme-prod"}
+    await acme.org.heal()
+    acme.registry.forgive("acme-prod")
+    await acme.run()
+    assert len(await acme.org.records("CampaignMember")) == 5
+    assert acme.causes() == []
+
+
+async def test_locked_rows_are_tried_again_and_never_become_dead_letters(acme: Line) -> None:
+    acme.session()
+    await acme.run()
+    await acme.org.fault("UNABLE_TO_LOCK_ROW", object="CampaignMember", share=0.3, times=60)
+    for number in range(100):
+        acme.person(f"p{number}@x.example")
+    await acme.run(rounds=40)
+    assert len(await acme.org.records("CampaignMember")) == 100
+    assert acme.causes() == []
+    assert all(outcome.free for _, _, outcome in acme.seen if isinstance(outcome, Retry))
+
+
+async def test_a_rule_of_the_org_that_refuses_nearly_everyone_stops_the_lane(acme: Line) -> None:
+    acme.session()
+    rule = await acme.org.rule("required-field", object="Lead", field="Website")
+    for number in range(100):
+        acme.person(f"p{number}@x.example")
+    await acme.run(rounds=2)
+    assert acme.causes() == []
+    assert {outcome.lane for _, _, outcome in acme.seen if isinstance(outcome, Block)} == {"org:acme-prod"}
+    await acme.org.drop_rule(rule)
+    await acme.run()
+    assert len(await acme.org.records("CampaignMember")) == 100
+
+
+async def test_creates_are_held_after_an_unclean_take_over_and_looked_for_first(acme: Line) -> None:
+    acme.session()
+    await acme.run()
+    acme.person("a@x.example")
+    await acme.run_stage("match")
+    (entry,) = acme.queue
+    entry.message.hold_creates_until_ms = int(acme.clock() * 1000) + 60_000
+    await acme.run_stage("create", limit=1)
+    (_, _, outcome) = acme.seen[-1]
+    assert isinstance(outcome, Retry)
+    assert outcome.free
+    assert 50 < outcome.after_seconds <= 60
+    assert await acme.org.records("Lead") == []
+
+
+async def test_one_by_one_a_registrant_takes_four_calls_and_a_crowd_far_fewer(acme: Line) -> None:
+    acme.session()
+    acme.person("first@x.example")
+    await acme.run()
+    await acme.org.forget_calls()
+    for number in range(5):
+        acme.person(f"p{number}@x.example")
+        await acme.run()
+    assert await acme.calls() == 20
+    await acme.org.forget_calls()
+    for number in range(1000):
+        acme.person(f"q{number}@x.example")
+    await acme.run()
+    assert await acme.calls() <= 6
+    assert len(await acme.org.records("CampaignMember")) == 1006
+
+
+async def test_a_new_session_takes_few_calls(acme: Line) -> None:
+    acme.session("S0")
+    await acme.run()
+    await acme.org.forget_calls()
+    acme.session("S1")
+    await acme.run()
+    assert await acme.calls() <= 5
+
+
+async def rest(acme: Line, path: str) -> tuple[str]:
+    """The address of a REST call, with a token that a person's other software would have."""
+    form = {"grant_type": "client_credentials", "client_id": "x", "client_secret": "sandbox"}
+    async with acme.org.http.post(f"{acme.org.url}/services/oauth2/token", data=form) as answer:
+        token = (await answer.json(content_type=None))["access_token"]
+    acme.org.http.headers["Authorization"] = f"Bearer {token}"
+    return (f"{acme.org.url}/services/data/v62.0/{path}",)
