@@ -17,7 +17,7 @@ from pipeline.board import Board
 from pipeline.delivery import deliver, out_record, records_of, row_record, unexpected
 from pipeline.errors import LeaseLost, PipelineError
 from pipeline.lanes import LaneKey
-from pipeline.ledger import Lag, Ledger
+from pipeline.ledger import Lag, Ledger, Verdict
 from pipeline.lines import Entry, Line, State
 from pipeline.messages import Message
 from pipeline.outcomes import Batch, Block, Drop, Emit, Outcome, Reject, Retry, Wait
@@ -112,6 +112,19 @@ class Dispatcher:
         """Whether a lane of the org that lagged for being busy may go on."""
         line = self._lines.get(org)
         return not self.full and (line is None or line.active <= self._org_bound() // 2)
+
+    def admit(self, message: Message, ledger: Ledger[Entry]) -> None:
+        """The ledger's main cursor reads a message: it is held, or its lane lags."""
+        record, key = message.record, message.lane_key
+        if ledger.follows(key):
+            closed = None if message.refusal else self.closed(message)
+            if closed is not None or self.is_busy(message):
+                # `live` counts it as passed over.
+                self.pass_over(ledger, message, key, closed).passed -= 1
+        lag = ledger.owner(key)
+        urgent = message.urgent and lag is not None and lag.state in ("busy", "waiting")
+        if ledger.live(record.offset, key, record.timestamp_ms, urgent=urgent) is Verdict.TAKE:
+            self.hold(message, ledger, key)
 
     def hold(self, message: Message, ledger: Ledger[Entry], key: LaneKey) -> None:
         """Takes in a message that its ledger let through."""

@@ -321,6 +321,11 @@ class Ledger(Generic[T]):
                 cursors[key] = Cursor(lag.read, lag.oldest_ms)
         return encode(offset, Progress(cursors, drained, self.controls_seen, replays), limit)
 
+    def floor(self) -> int:
+        """Everything below this offset is finished."""
+        reads = (lag.read for lag in self.lagging.values() if not lag.following)
+        return min(self.main, min(self.unfinished, default=self.main), min(reads, default=self.main))
+
     def _lowest_held(self) -> dict[LaneKey | None, Cursor]:
         """Per lagging lane (None: no lane) the lowest offset held in memory."""
         lowest: dict[LaneKey | None, Cursor] = {}

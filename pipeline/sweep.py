@@ -46,6 +46,8 @@ class Swept(Protocol):
     def is_held(self) -> bool:
         """False once the partition is being let go of."""
 
+    def wants(self, message: Message) -> bool: ...
+
     def message(self, record: Record) -> Message: ...
 
 
@@ -165,7 +167,7 @@ class Sweep:
                 return index, record.offset
             message = partition.message(record)
             key = message.lane_key
-            verdict = ledger.sweep(record.offset, key, record.timestamp_ms, active)
+            verdict = ledger.sweep(record.offset, key, record.timestamp_ms, active) if partition.wants(message) else Verdict.PASS
             if verdict is Verdict.TAKE:
                 lag = ledger.owner(key)
                 if lag is not None and lag.state == "waiting":

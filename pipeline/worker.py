@@ -7,7 +7,7 @@ import asyncio
 import dataclasses
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import anyio
 import anyio.abc
@@ -18,12 +18,12 @@ import structlog
 from pipeline.delivery import deliver
 from pipeline.dispatch import RESCUE, Dispatcher
 from pipeline.errors import CommitRefused, MetadataError, OffsetOutOfRange, TransportError
-from pipeline.lanes import LaneKey
-from pipeline.ledger import Lag, Ledger, Verdict
+from pipeline.ledger import Lag, Ledger
 from pipeline.lines import Entry
-from pipeline.messages import REPLAY, Message
 from pipeline.metadata import Progress, decode
+from pipeline.partition import Partition
 from pipeline.records import Commit, Outgoing, Record
+from pipeline.replays import Replays
 from pipeline.stage import Observer, Stage
 from pipeline.sweep import Sweep, Swept
 from pipeline.tables import Tables
@@ -33,52 +33,11 @@ from schemas.tables import GroupRow, LaneRow, RecoveryRow
 log = structlog.get_logger()
 
 LANES = "lanes"
-OFFSETS_LOST = b"offsets-lost"
-"""The replay mark of what is read again because the group's offsets were gone."""
-
 _FETCH_SECONDS = 0.2
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
 _LANE_ROWS_SECONDS = 2.0
 _GROUP_ROWS_SECONDS = 10.0
 _encoder = msgspec.json.Encoder()
-
-
-class Partition:
-    """One assigned partition. It lives as long as its assignment; nothing of an earlier one survives."""
-
-    def __init__(
-        self, number: int, stage: Stage, ledger: Ledger[Entry], *, held_since_ms: int, hold_creates_until_ms: int, replay_until: int
-    ) -> None:
-        self.number = number
-        self.ledger = ledger
-        self.hand_over = False
-        self.closing = False
-        self.stashed: list[Record] = []
-        """Read while the sweep hands over, not yet looked at."""
-        self.committed_changes = -1
-        self.told_lanes: dict[str, LaneRow] = {}
-        self.warned: set[LaneKey] = set()
-        """Lanes that were warned of, for the retention."""
-        self._stage = stage
-        self._held_since_ms = held_since_ms
-        self._hold_creates_until_ms = hold_creates_until_ms
-        self._repeats_below = ledger.main
-        self._replay_until = replay_until
-
-    @property
-    def is_held(self) -> bool:
-        return not self.closing
-
-    def message(self, record: Record) -> Message:
-        """The record as this stage's steps see it."""
-        if record.offset < self._replay_until:
-            record = record._replace(headers=(*record.headers, (REPLAY, OFFSETS_LOST)))
-        message = Message(record)
-        message.shared_lanes = self._stage.shared_lanes(message)
-        message.urgent = self._stage.urgent(message)
-        message.held_since_ms = self._held_since_ms
-        message.hold_creates_until_ms = self._hold_creates_until_ms
-        return message
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -117,8 +76,12 @@ class Worker:
         self._writer = transport.writer()
         self._group = transport.group_reader(stage.reads, stage.name, self)
         self._dispatcher = Dispatcher(stage, tables, self._writer, observer, clock=clock, lease_seconds=self._group.lease_seconds)
-        self._dispatcher.ledgers = lambda: [partition.ledger for partition in self._partitions.values()]
+        self._dispatcher.ledgers = lambda: _ledgers(self._partitions.values())
         self._partitions: dict[int, Partition] = {}
+        self._replays = Replays(
+            stage, tables, transport, self._dispatcher, lambda: list(self._partitions.values()), self._write_rows,
+            live_is_busy=self._live_is_busy, clock=clock,
+        )  # fmt: skip
         self._loading: list[int] = []
         self._stopped_partitions: dict[int, _Stopped] = {}
         self._group_told_ms: dict[int, int] = {}
@@ -143,7 +106,7 @@ class Worker:
                     self._transport.reader(),
                     self._dispatcher,
                     self._swept,
-                    live_is_busy=lambda: asyncio.get_running_loop().time() - self._last_live < 0.1,
+                    live_is_busy=self._live_is_busy,
                     lost=self._lost,
                     share=self.stage.limits.sweep_share,
                 )
@@ -151,6 +114,7 @@ class Worker:
                 await self._group.start()
                 tasks.start_soon(sweep.run)
                 tasks.start_soon(self._read_live)
+                tasks.start_soon(self._replays.run)
                 tasks.start_soon(self._commit_on)
                 task_status.started()
                 await self._stop.wait()
@@ -165,7 +129,7 @@ class Worker:
         self._dispatcher.stop_intake()
         drained = False
         with anyio.move_on_after(self.stage.limits.stop_seconds):
-            await self._dispatcher.quiet([partition.ledger for partition in self._partitions.values()])
+            await self._dispatcher.quiet(_ledgers(self._partitions.values()))
             drained = True
         if not drained:
             log.warning("stopped with calls in flight: they may be repeated", stage=self.stage.name)
@@ -192,7 +156,10 @@ class Worker:
         self._dispatcher.changed.set()
 
     def _swept(self) -> Sequence[Swept]:
-        return list(self._partitions.values())
+        return [place for partition in self._partitions.values() for place in (partition, *partition.replays.values())]
+
+    def _live_is_busy(self) -> bool:
+        return asyncio.get_running_loop().time() - self._last_live < 0.1
 
     # -- taking and letting go ------------------------------------------------------------------------
 
@@ -214,10 +181,10 @@ class Worker:
         for partition in leaving:
             partition.closing = True
         # Nothing more of them is started; only what is in flight stays, to be finished.
-        self._dispatcher.forget_idle([partition.ledger for partition in leaving])
+        self._dispatcher.forget_idle(_ledgers(leaving))
         drained = False
         with anyio.move_on_after(self.stage.limits.grace_seconds):
-            await self._dispatcher.quiet([partition.ledger for partition in leaving])
+            await self._dispatcher.quiet(_ledgers(leaving))
             drained = True
         if not drained:
             log.warning("partitions were let go of with calls in flight: the next owner waits for them", stage=self.stage.name)
@@ -231,7 +198,7 @@ class Worker:
                 await self._commit([self._partitions[number] for number in numbers], drained=drained)
         except TransportError as error:
             log.warning("the last commit was not taken: some messages will be repeated", stage=self.stage.name, error=str(error))
-        self._dispatcher.forget([self._partitions[number].ledger for number in numbers])
+        self._dispatcher.forget(_ledgers([self._partitions[number] for number in numbers]))
         for number in numbers:
             self._partitions.pop(number, None)
 
@@ -296,9 +263,14 @@ class Worker:
                 log.error("messages were deleted before they were worked on", lane="all", lost_from=offset, lost_to=start, **where)
                 offset = start
         ledger: Ledger[Entry] = Ledger(offset, progress)
+        told = progress.replays if progress is not None else ()
         clean = commit is None or (progress is not None and progress.drained)
         hold_until = 0 if clean else now_ms + int(self.stage.limits.takeover_seconds * 1000)
-        return Partition(number, self.stage, ledger, held_since_ms=now_ms, hold_creates_until_ms=hold_until, replay_until=replay_until)
+        partition = Partition(
+            number, self.stage, ledger, held_since_ms=now_ms, hold_creates_until_ms=hold_until, replay_until=replay_until
+        )  # fmt: skip
+        partition.replays_committed = dict(zip(told[::2], told[1::2], strict=True))
+        return partition
 
     def _trusted(self, number: int, commit: Commit) -> tuple[Commit, Progress]:
         """The commit and what it carries; for one that is not ours, what somebody said shall be done. Raises MetadataError where nobody has."""
@@ -331,6 +303,7 @@ class Worker:
         if partition is not None:
             self._partitions[number] = partition
             self._group.seek(number, partition.ledger.main)
+            self._replays.changed.set()
 
     # -- reading ------------------------------------------------------------------------------------
 
@@ -366,7 +339,6 @@ class Worker:
             await anyio.lowlevel.checkpoint()
 
     def _admit(self, partition: Partition, records: Sequence[Record]) -> None:
-        ledger, dispatcher = partition.ledger, self._dispatcher
         if partition.closing:
             return
         for index, record in enumerate(records):
@@ -374,15 +346,7 @@ class Worker:
                 partition.stashed.extend(records[index:])
                 self._group.pause([partition.number])
                 return
-            message = partition.message(record)
-            key = message.lane_key
-            closed = dispatcher.closed(message) if ledger.follows(key) else None
-            if closed is not None or (ledger.follows(key) and dispatcher.is_busy(message)):
-                dispatcher.pass_over(ledger, message, key, closed).passed -= 1
-            lag = ledger.owner(key)
-            urgent = message.urgent and lag is not None and lag.state in ("busy", "waiting")
-            if ledger.live(record.offset, key, record.timestamp_ms, urgent=urgent) is Verdict.TAKE:
-                dispatcher.hold(message, ledger, key)
+            self._dispatcher.admit(partition.message(record), partition.ledger)
 
     async def _live_lost(self, error: OffsetOutOfRange) -> None:
         """Live reading stands outside the log: what is gone is told, and reading goes on at the log's start."""
@@ -400,8 +364,8 @@ class Worker:
             end=end,
         )
         if error.offset > end:
-            await self._dispatcher.quiet([partition.ledger])
-            self._dispatcher.forget([partition.ledger])
+            await self._dispatcher.quiet(_ledgers([partition]))
+            self._dispatcher.forget(_ledgers([partition]))
             self._partitions[error.partition] = Partition(
                 error.partition,
                 self.stage,
@@ -443,6 +407,7 @@ class Worker:
                 log.warning("a commit was refused: the group goes on without this worker for now", stage=self.stage.name, error=str(error))
             except TransportError as error:
                 log.warning("a commit was not taken; it is tried again", stage=self.stage.name, error=str(error))
+            await self._replays.tell()
             self._guard_retention()
             self._tell_lag()
 
@@ -483,11 +448,14 @@ class Worker:
             for partition in partitions:
                 ledger = partition.ledger
                 ledger.tidy()
-                if ledger.changes == partition.committed_changes and not drained:
+                for replay in partition.replays.values():
+                    replay.ledger.tidy()
+                change = ledger.changes + sum(replay.ledger.changes for replay in partition.replays.values())
+                if change == partition.committed_changes and not drained:
                     continue
-                encoded = ledger.commit(drained=drained)
+                encoded = ledger.commit(drained=drained, replays=self._replays.committed(partition))
                 commits[partition.number] = Commit(encoded.offset, encoded.text)
-                changes[partition.number] = ledger.changes
+                changes[partition.number] = change
             if not commits:
                 return
             await self._group.commit(commits)
@@ -574,3 +542,8 @@ class Worker:
         now = self._clock()
         self._observer.lag(self.stage.name, dict(messages), {org: max(0.0, now - min(times) / 1000) for org, times in oldest.items()})
         self._observer.lanes(self.stage.name, dict(lanes))
+
+
+def _ledgers(partitions: Iterable[Partition]) -> list[Ledger[Entry]]:
+    """The ledgers of these partitions and of their replays."""
+    return [place.ledger for partition in partitions for place in (partition, *partition.replays.values())]

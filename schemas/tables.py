@@ -100,3 +100,19 @@ class RecoveryRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     way: Literal["assume-none", "restore"]
     at: int
     """Unix ms."""
+
+
+class ReplayRow(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Table `controls`, key: the replay's id: run these ranges of a stage's topic again, beside the live reading."""
+
+    id: str
+    stage: str
+    ranges: dict[str, tuple[int, int]]
+    """Partition to first offset and end (exclusive)."""
+    at: int
+    """Unix ms."""
+    org: str = ""
+    """This and the next three: only messages that have it; empty: any."""
+    workspace: str = ""
+    session: str = ""
+    key: str = ""

@@ -24,6 +24,8 @@ COMMANDS: Final = {
     "lag": "stages.commands.lag:lag",
     "trace": "stages.commands.trace:trace",
     "dead-letters": "stages.commands.dead_letters:dead_letters",
+    "replay": "stages.commands.replay:replay",
+    "cursors": "stages.commands.cursors:cursors",
     "sandbox": "stages.commands.sandbox:sandbox",
 }
 """Name to `module:attribute`; a module is imported when its command is asked for."""

@@ -9,6 +9,7 @@ from pipeline.kafka.settings import MIB
 from pipeline.lanes import org_lane, session_lane, workspace_lane
 from pipeline.messages import Message
 from pipeline.outcomes import Step
+from pipeline.replays import CONTROLS
 from pipeline.stage import Gate, Limits, Stage
 from pipeline.topics import TopicSpec
 from pipeline.worker import LANES
@@ -18,15 +19,14 @@ NORMALIZED: Final = "normalized"
 MATCHED: Final = "matched"
 RESOLVED: Final = "resolved"
 CHAIN: Final = (RECEIVED, NORMALIZED, MATCHED, RESOLVED, SYNCED)
-CONTROLS: Final = "controls"
-TABLES: Final = ("orgs", "workspaces", "events", "sessions", "campaigns", "accounts", LANES)
+TABLES: Final = ("orgs", "workspaces", "events", "sessions", "campaigns", "accounts", LANES, CONTROLS)
 
 STAGES: Final = {
     # stage                 reads        looks up
-    "normalize": (RECEIVED, ("orgs", "workspaces", "events", "sessions", LANES)),
-    "match": (NORMALIZED, ("orgs", "workspaces", LANES)),
-    "create": (MATCHED, ("orgs", "workspaces", "events", "sessions", "campaigns", "accounts", LANES)),
-    "campaign-membership": (RESOLVED, ("orgs", "workspaces", "events", "sessions", "campaigns", "accounts", LANES)),
+    "normalize": (RECEIVED, ("orgs", "workspaces", "events", "sessions", LANES, CONTROLS)),
+    "match": (NORMALIZED, ("orgs", "workspaces", LANES, CONTROLS)),
+    "create": (MATCHED, ("orgs", "workspaces", "events", "sessions", "campaigns", "accounts", LANES, CONTROLS)),
+    "campaign-membership": (RESOLVED, ("orgs", "workspaces", "events", "sessions", "campaigns", "accounts", LANES, CONTROLS)),
 }
 """The steps of the flow, in its order."""
 
@@ -36,7 +36,7 @@ def topics(*, partitions: int, replication: int, retention_hours: int) -> list[T
     logs = [TopicSpec(name, partitions, replication, retention_hours=retention_hours) for name in CHAIN]
     # A dead letter holds a whole message, base64, so its topic takes larger records than any other.
     letters = TopicSpec(DEAD_LETTERS, partitions, replication, retention_hours=max(retention_hours, 24 * 90), max_message_bytes=4 * MIB)
-    tables = [TopicSpec(name, partitions, replication, compacted=True) for name in (*TABLES, CONTROLS)]
+    tables = [TopicSpec(name, partitions, replication, compacted=True) for name in TABLES]
     return [*logs, letters, *tables]
 
 

@@ -46,8 +46,8 @@ async def _lane_rows(transport: Transport) -> dict[tuple[str, int], list[LaneRow
     rows: dict[tuple[str, int], list[LaneRow]] = {}
     for key, value in table.items():
         stage, partition, lane = key.split("|", 2)
-        if lane not in ("group", "recovery"):
-            rows.setdefault((stage, int(partition)), []).append(msgspec.json.decode(value, type=LaneRow))
+        if lane not in ("group", "recovery") and (row := msgspec.json.decode(value, type=LaneRow)).state != "done":
+            rows.setdefault((stage, int(partition)), []).append(row)
     return rows
 
 
@@ -95,10 +95,11 @@ def _partition(
     progress, problem = _progress(commit)
     cursors = list(progress.cursors.values())
     # A row may be some seconds older than the commit: without a cursor nothing waits any more.
-    told = list(rows) if cursors else []
+    told = [row for row in rows if row.state != "replay"] if cursors else []
+    replays = [row for row in rows if row.state == "replay"]
     unfinished = behind + sum(row.waiting for row in told) + max(0, len(cursors) - len(told))
     oldest_ms = min((at for at in (first_ms, *(cursor.oldest_ms for cursor in cursors)) if at), default=0)
-    lanes = [_lane(stage, partition, row) for row in told]
+    lanes = [_lane(stage, partition, row) for row in (*told, *replays)]
     if problem:
         lanes.append(
             _lane(

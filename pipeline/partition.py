@@ -1,0 +1,97 @@
+"""One assigned partition, and the replays that run beside it. They live as long as the assignment; nothing of an earlier one survives."""
+
+import hashlib
+
+from pipeline.lanes import LaneKey
+from pipeline.ledger import Ledger
+from pipeline.lines import Entry
+from pipeline.messages import REPLAY, Message
+from pipeline.records import Record
+from pipeline.stage import Stage
+from schemas.tables import LaneRow, ReplayRow
+
+OFFSETS_LOST = b"offsets-lost"
+"""The replay mark of what is read again because the group's offsets were gone."""
+
+
+class Partition:
+    """One assigned partition."""
+
+    def __init__(
+        self, number: int, stage: Stage, ledger: Ledger[Entry], *, held_since_ms: int, hold_creates_until_ms: int, replay_until: int
+    ) -> None:
+        self.number = number
+        self.ledger = ledger
+        self.hand_over = False
+        self.closing = False
+        self.replays: dict[str, Replay] = {}
+        """By id: those that are under way here."""
+        self.replays_committed: dict[int, int] = {}
+        """Where the last owner left the replays, by short id."""
+        self.stashed: list[Record] = []
+        """Read while the sweep hands over, not yet looked at."""
+        self.committed_changes = -1
+        self.told_lanes: dict[str, LaneRow] = {}
+        self.warned: set[LaneKey] = set()
+        """Lanes that were warned of, for the retention."""
+        self._stage = stage
+        self._held_since_ms = held_since_ms
+        self._hold_creates_until_ms = hold_creates_until_ms
+        self._replay_until = replay_until
+
+    @property
+    def is_held(self) -> bool:
+        return not self.closing
+
+    def wants(self, message: Message) -> bool:
+        """Whether the message is one of those that are read here: of a replay not all are."""
+        return True
+
+    def message(self, record: Record) -> Message:
+        """The record as this stage's steps see it."""
+        if record.offset < self._replay_until:
+            record = record._replace(headers=(*record.headers, (REPLAY, OFFSETS_LOST)))
+        message = Message(record)
+        message.shared_lanes = self._stage.shared_lanes(message)
+        message.urgent = self._stage.urgent(message)
+        message.held_since_ms = self._held_since_ms
+        message.hold_creates_until_ms = self._hold_creates_until_ms
+        return message
+
+
+class Replay(Partition):
+    """A replay of a range of one partition: a ledger of its own beside the live one, whose main cursor reads the range once."""
+
+    def __init__(self, beside: Partition, row: ReplayRow, stage: Stage, held_since_ms: int) -> None:
+        first, self.end = row.ranges[str(beside.number)]
+        start = max(first, beside.replays_committed.get(short_id(row.id), first))
+        ledger: Ledger[Entry] = Ledger(start)
+        super().__init__(beside.number, stage, ledger, held_since_ms=held_since_ms, hold_creates_until_ms=0, replay_until=0)
+        self.row = row
+        self._beside = beside
+
+    @property
+    def is_held(self) -> bool:
+        return not self.closing and not self._beside.closing
+
+    @property
+    def is_done(self) -> bool:
+        return self.ledger.floor() >= self.end
+
+    def wants(self, message: Message) -> bool:
+        row = self.row
+        return (
+            (not row.org or row.org == message.org)
+            and (not row.workspace or row.workspace == message.workspace)
+            and (not row.session or row.session == message.session)
+            and (not row.key or row.key == message.key)
+        )
+
+    def message(self, record: Record) -> Message:
+        marked = record._replace(headers=(*(header for header in record.headers if header[0] != REPLAY), (REPLAY, self.row.id.encode())))
+        return super().message(marked)
+
+
+def short_id(id: str) -> int:
+    """What a commit carries of a replay's id."""
+    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=4).digest())

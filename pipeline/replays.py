@@ -1,0 +1,173 @@
+"""Replays: commands in the table `controls`, each a range that is read again beside the live reading. Nothing is copied, nothing stops.
+
+A replay has a ledger of its own for each partition: lanes that are blocked or busy lag in it as they do in the live one, and the same
+sweep serves them. Its messages carry the replay's id as their mark, all the way down.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import anyio
+import msgspec
+import structlog
+
+from pipeline.dispatch import Dispatcher
+from pipeline.errors import OffsetOutOfRange, TransportError
+from pipeline.partition import Partition, Replay, short_id
+from pipeline.stage import Stage
+from pipeline.tables import Tables
+from pipeline.transport import Transport
+from schemas.tables import LaneRow, ReplayRow
+
+log = structlog.get_logger()
+
+CONTROLS = "controls"
+LANES = "lanes"
+MOST = 16
+"""Replays under way at once in one partition; more wait for their turn. A commit has room for these."""
+
+_READER_BYTES = 1024 * 1024
+_FETCH_SECONDS = 0.5
+_FETCH_RECORDS = 1_000
+_IDLE_SECONDS = 1.0
+_encoder = msgspec.json.Encoder()
+
+WriteRows = Callable[[Mapping[str, bytes | None]], Awaitable[None]]
+
+
+def row_key(stage: str, partition: int, id: str) -> str:
+    """Key in the table `lanes` of what is told of a replay in one partition."""
+    return f"{stage}|{partition}|replay:{id}"
+
+
+class Replays:
+    """Starts, reads and ends the replays of one worker."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        tables: Tables,
+        transport: Transport,
+        dispatcher: Dispatcher,
+        partitions: Callable[[], Sequence[Partition]],
+        write_rows: WriteRows,
+        *,
+        live_is_busy: Callable[[], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        self._stage, self._transport, self._dispatcher = stage, transport, dispatcher
+        self._reader = transport.reader(_READER_BYTES)
+        self._lanes = tables[LANES]
+        self._controls = tables[CONTROLS]
+        self._partitions, self._write_rows, self._live_is_busy, self._clock = partitions, write_rows, live_is_busy, clock
+        self.changed = asyncio.Event()
+        """Set when there may be a replay to start."""
+        self._controls.subscribe(lambda key: self.changed.set())
+
+    async def run(self) -> None:
+        """Reads what is to be replayed, for ever; gives way to live reading."""
+        await self._reader.start()
+        try:
+            while True:
+                self.changed.clear()
+                self._start()
+                unread = [replay for replay in self._under_way() if replay.ledger.main < replay.end and replay.is_held]
+                for replay in unread:
+                    try:
+                        await self._read(replay)
+                    except TransportError as error:
+                        log.warning("a replay can't be read now", stage=self._stage.name, replay=replay.row.id, error=str(error))
+                        await anyio.sleep(_IDLE_SECONDS)
+                if not unread:
+                    with anyio.move_on_after(_IDLE_SECONDS):
+                        await self.changed.wait()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._reader.stop()
+
+    def committed(self, partition: Partition) -> tuple[int, ...]:
+        """What a commit carries: short id and floor of each replay under way, in turn."""
+        return tuple(number for replay in partition.replays.values() for number in (short_id(replay.row.id), replay.ledger.floor()))
+
+    async def tell(self) -> None:
+        """Progress, and ends, as rows of the table `lanes`."""
+        rows: dict[str, bytes | None] = {}
+        now_ms = int(self._clock() * 1000)
+        for replay in self._under_way():
+            done = replay.is_done
+            key = row_key(self._stage.name, replay.number, replay.row.id)
+            row = LaneRow(
+                lane=_name(replay.row), state="done" if done else "replay", since=replay.row.at, oldest_at=0,
+                waiting=0 if done else replay.end - replay.ledger.floor(), cause=f"replay: {replay.row.id}", next_try_at=0,
+            )  # fmt: skip
+            value = _encoder.encode(row)
+            if self._lanes.get(key) != value:
+                rows[key] = value
+        await self._write_rows(rows)
+        for partition in self._partitions():
+            for id in [
+                id for id, replay in partition.replays.items() if replay.is_done and row_key(self._stage.name, replay.number, id) in rows
+            ]:
+                del partition.replays[id]
+                log.info("replay is done", stage=self._stage.name, partition=partition.number, replay=id, at_ms=now_ms)
+
+    def _under_way(self) -> list[Replay]:
+        return [replay for partition in self._partitions() for replay in partition.replays.values()]
+
+    def _start(self) -> None:
+        for value in dict(self._controls.items()).values():
+            try:
+                row = msgspec.json.decode(value, type=ReplayRow)
+            except msgspec.DecodeError as error:
+                log.warning("a row of the table controls can't be read", error=str(error))
+                continue
+            if row.stage == self._stage.name:
+                for partition in self._partitions():
+                    self._start_in(partition, row)
+
+    def _start_in(self, partition: Partition, row: ReplayRow) -> None:
+        if str(partition.number) not in row.ranges or row.id in partition.replays or len(partition.replays) >= MOST or partition.closing:
+            return
+        told = self._lanes.get(row_key(self._stage.name, partition.number, row.id))
+        if told is None or msgspec.json.decode(told, type=LaneRow).state != "done":
+            partition.replays[row.id] = Replay(partition, row, self._stage, int(self._clock() * 1000))
+
+    async def _read(self, replay: Replay) -> None:
+        """The next stretch of a replay."""
+        if self._dispatcher.full:
+            await anyio.sleep(_FETCH_SECONDS)
+            return
+        ledger = replay.ledger
+        place = (self._stage.reads, replay.number)
+        started = anyio.current_time()
+        self._reader.assign({place: ledger.main})
+        try:
+            records = await self._reader.fetch(_FETCH_SECONDS, _FETCH_RECORDS)
+        except OffsetOutOfRange:
+            # What was there when the replay was asked for is gone: it begins at what is left.
+            start, _ = (await self._transport.cluster.offsets(self._stage.reads))[replay.number]
+            log.warning("a part of a replay is no longer in the log", replay=replay.row.id, lost_from=ledger.main, lost_to=start)
+            ledger.skip_to(min(start, replay.end))
+            return
+        if not replay.is_held:
+            return
+        for record in records:
+            if record.offset >= replay.end:
+                ledger.skip_to(replay.end)
+                break
+            message = replay.message(record)
+            if replay.wants(message):
+                self._dispatcher.admit(message, ledger)
+            else:
+                ledger.skip_to(record.offset + 1)
+        if not records:
+            ledger.skip_to(min(self._reader.position(*place), replay.end))
+        if self._live_is_busy():
+            await anyio.sleep((anyio.current_time() - started) * (1 / self._stage.limits.sweep_share - 1))
+
+
+def _name(row: ReplayRow) -> str:
+    """The lane's name, as far as the replay is bound to one."""
+    if not row.org:
+        return "all"
+    return f"org:{row.org}" + (f"/workspace:{row.workspace}" if row.workspace else "")
