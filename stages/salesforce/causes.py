@@ -68,6 +68,11 @@ CODES: Final[Mapping[str, tuple[Rule, ...]]] = {
     "ENTITY_IS_DELETED": (Rule(LOOK, "The record was deleted or merged meanwhile: Turnout matches again"),),
     "CANNOT_UPDATE_CONVERTED_LEAD": (Rule(LOOK, "The Lead was converted meanwhile: Turnout takes its Contact"),),
     "NOT_FOUND": (
+        *(
+            Rule(ORG, "Turnout's user can't see it: tick 'Marketing User' on the user and give rights on Campaigns",
+                 words="requested resource does not exist", object=name)
+            for name in ("Campaign", "CampaignMember", "CampaignMemberStatus")
+        ),
         Rule(ORG, "The object does not exist in this org, or Turnout's user can't see it, or the API version is not one of the org's",
              words="requested resource does not exist"),
         Rule(LOOK, "The record is gone: Turnout matches again"),

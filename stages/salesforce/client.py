@@ -69,6 +69,8 @@ class _Call:
     path: str
     body: Any = None
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    object_name: str = ""
+    """What the call is about, where it is one object."""
     writes: bool = False
     guard: Guard | None = None
 
@@ -192,7 +194,9 @@ class Door:
 
     async def _fetch_describe(self, object_name: str, last_modified: str) -> Fetched:
         headers = {"If-Modified-Since": last_modified} if last_modified else {}
-        answer = await self._call(_Call("describe", "GET", f"sobjects/{quote(object_name)}/describe", headers=headers))
+        answer = await self._call(
+            _Call("describe", "GET", f"sobjects/{quote(object_name)}/describe", headers=headers, object_name=object_name)
+        )
         if answer.status == 304:
             return Fetched(None, last_modified)
         if not isinstance(answer.body, dict):
@@ -228,9 +232,12 @@ class Door:
         """One HTTP call in its thread, counted, with what it says about the org's health."""
         client = self._client_for(token)
         began = self._clock()
-        outcome = "ok"
+        outcome = ""
         try:
             answer = await self._slots.run(self.health.gate, lambda: self._send(client, call))
+            outcome = "ok"
+            self.health.gate.succeeded()
+            return answer
         except TroubledError as error:
             outcome = _outcome(error)
             self._judge(error)
@@ -238,16 +245,15 @@ class Door:
         except _SessionEnded:
             outcome = "expired"
             raise
-        except BaseException:
-            outcome = "not_sent"
-            raise
-        else:
-            self.health.gate.succeeded()
-            return answer
         finally:
-            self._hooks.observe(self.org, call.resource, outcome, self._clock() - began)
-            if self.calls_left is not None:
-                self._hooks.limits(self.org, self.calls_left)
+            # No outcome: nothing was sent, since a guard or a cancellation was first.
+            if outcome:
+                self._tell(call.resource, outcome, self._clock() - began)
+
+    def _tell(self, resource: str, outcome: str, seconds: float) -> None:
+        self._hooks.observe(self.org, resource, outcome, seconds)
+        if self.calls_left is not None:
+            self._hooks.limits(self.org, self.calls_left)
 
     def _judge(self, error: TroubledError) -> None:
         if isinstance(error, CallRefused):
@@ -284,7 +290,7 @@ class Door:
                 raise _SessionEnded(_first(causes.errors_of(error.content), error.status)) from None
             except SalesforceError as error:
                 if error.status != 304:
-                    raise _refusal(error.status, error.content, writes=call.writes) from None
+                    raise _refusal(error.status, error.content, writes=call.writes, object_name=call.object_name) from None
             except requests.exceptions.InvalidJSONError:
                 raise _lost(call.writes, causes.UNREADABLE, "The answer is not JSON") from None
             except wire.NETWORK_ERRORS as error:
@@ -325,6 +331,8 @@ def _client(token: Token, api_version: str, session: requests.Session) -> Salesf
 
 def _outcome(error: TroubledError) -> str:
     match error:
+        case OrgUnavailable() if error.trouble.cause.code == NO_PLACE:
+            return ""
         case OrgUnavailable():
             return "unavailable"
         case OutcomeUnknown():
@@ -367,9 +375,9 @@ _CODES_OF_STATUS: Final = {401: "INVALID_SESSION_ID", **dict.fromkeys((400, 405,
 _EDGE: Final = frozenset({429, 502, 503, 504})
 
 
-def _refusal(status: int, content: Any, *, writes: bool) -> TroubledError:
+def _refusal(status: int, content: Any, *, writes: bool, object_name: str = "") -> TroubledError:
     """The error for a call that was answered, but not with success."""
-    trouble = _first(causes.errors_of(content), status)
+    trouble = _first(causes.errors_of(content), status, object_name)
     if writes and (status >= 500 or trouble.cause.code == causes.UNREADABLE):
         return OutcomeUnknown(trouble)
     if status in _EDGE or trouble.cause.code in _WHOLE_ORG:
@@ -377,12 +385,12 @@ def _refusal(status: int, content: Any, *, writes: bool) -> TroubledError:
     return CallRefused(trouble)
 
 
-def _first(errors: Sequence[causes.Error], status: int) -> Trouble:
+def _first(errors: Sequence[causes.Error], status: int, object_name: str = "") -> Trouble:
     """The call's first error; what is not Salesforce's own JSON is told by its status."""
     error = errors[0] if errors else causes.Error(causes.UNREADABLE, f"HTTP {status}")
     if error.code == causes.UNREADABLE and status in _CODES_OF_STATUS:
         error = causes.Error(_CODES_OF_STATUS[status], f"HTTP {status} {error.message}".strip())
-    return causes.classify(error.code, error.message, error.fields, http_status=status)
+    return causes.classify(error.code, error.message, error.fields, object_name=object_name, http_status=status)
 
 
 def _no_answer(sent_write: bool, error: Exception) -> TroubledError:

@@ -22,7 +22,7 @@ from stages.salesforce.slots import Bounds, Slots
 from stages.salesforce.tokens import LoginTimes, TokenDoor
 
 DOORS: Final = 256
-"""Most doors that are kept open; each has its connections and describe results."""
+"""Most doors that are kept open, each with its connections and describe results. Tokens and health are kept for every org."""
 
 OpenSecret = Callable[[str], str]
 """The plain text of an encrypted secret of a row. Raises stages.errors.TurnoutError where no key fits."""
@@ -69,12 +69,15 @@ class TableRow:
         await self._keep.organization(self._org, organization_id)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Made:
+@dataclasses.dataclass(slots=True)
+class _Known:
+    """What is kept of an org as long as it is in the table: small, and dear to get again."""
+
     value: bytes
     """The row that was looked at last: the same bytes mean the same door, without decoding."""
     settings: Org
-    door: Door
+    tokens: TokenDoor
+    health: Health
 
 
 class OrgRegistry:
@@ -96,71 +99,79 @@ class OrgRegistry:
         self._table, self._open, self._keep = table, open_secret, keep
         self._hooks = hooks or Hooks()
         self._slots = Slots(bounds)
-        self._call_times, self._login_times, self._doors, self._clock = call_times, login_times, doors, clock
-        self._made: OrderedDict[str, _Made] = OrderedDict()
-        self._health: dict[str, Health] = {}
+        self._call_times, self._login_times, self._most_doors, self._clock = call_times, login_times, doors, clock
+        self._known: dict[str, _Known] = {}
+        self._doors: OrderedDict[str, Door] = OrderedDict()
 
     def door(self, org: str) -> Door:
         """The org's door by its present settings. Raises UnknownOrg, and OrgUnavailable where the row can't be read."""
-        value = self._table.get(org)
-        if value is None:
-            self._drop(org)
-            raise UnknownOrg(org)
-        made = self._made.get(org)
-        if made is None or made.value != value:
-            made = self._made[org] = self._renewed(org, value, made)
-        self._made.move_to_end(org)
-        while len(self._made) > self._doors:
-            self._drop(next(iter(self._made)))
-        return made.door
+        known = self._look(org)
+        door = self._doors.get(org)
+        if door is None:
+            door = self._doors[org] = self._make(org, known)
+        self._doors.move_to_end(org)
+        while len(self._doors) > self._most_doors:
+            self._close(next(iter(self._doors)))
+        return door
 
     def calls_left(self, org: str) -> int | None:
         """Daily API calls left as the org's last reply told; None while nothing is known."""
-        health = self._health.get(org)
-        return health.allowance.left if health is not None else None
+        known = self._known.get(org)
+        return known.health.allowance.left if known is not None else None
 
     def forgive(self, org: str) -> None:
         """The org's next login and call may be tried at once: someone says that it was mended."""
-        if org in self._health:
-            self._health[org].allowance.reset()
-        if org in self._made:
-            self._made[org].door.tokens.forgive()
+        known = self._known.get(org)
+        if known is not None:
+            known.health.allowance.reset()
+            known.tokens.forgive()
 
     def close(self) -> None:
         """Closes every door's idle connections."""
-        for org in list(self._made):
-            self._drop(org)
+        for org in list(self._doors):
+            self._close(org)
 
-    def _renewed(self, org: str, value: bytes, before: _Made | None) -> _Made:
-        """The door stays where only what a login itself stores has changed."""
+    def _look(self, org: str) -> _Known:
+        """What is known of the org, by its row as it is now."""
+        value = self._table.get(org)
+        if value is None:
+            self._close(org)
+            self._known.pop(org, None)
+            raise UnknownOrg(org)
+        known = self._known.get(org)
+        if known is not None and known.value == value:
+            return known
         row = TableRow(org, self._table, self._open, self._keep)
         settings = _lasting(row.raw())
-        if before is not None and before.settings == settings:
-            return _Made(value, settings, before.door)
-        if before is not None:
-            before.door.close()
-            self._health[org].allowance.reset()
-        return _Made(value, settings, self._make(org, settings, row))
+        if known is not None and known.settings == settings:
+            known.value = value
+            return known
+        self._close(org)
+        health = known.health if known is not None else Health(self._slots.gate(), Allowance(self._clock))
+        health.allowance.reset()
+        self._known[org] = _Known(value, settings, self._tokens(org, row, health), health)
+        return self._known[org]
 
-    def _make(self, org: str, settings: Org, row: TableRow) -> Door:
-        health = self._health.setdefault(org, Health(self._slots.gate(), Allowance(self._clock)))
-
+    def _tokens(self, org: str, row: TableRow, health: Health) -> TokenDoor:
         async def run(work: Callable[[], Any]) -> Any:
             return await self._slots.run(health.gate, work)
 
         def observe(outcome: str, seconds: float) -> None:
             self._hooks.observe(org, "token", outcome, seconds)
 
-        tokens = TokenDoor(row, run, times=self._login_times, clock=self._clock, observe=observe)
+        return TokenDoor(row, run, times=self._login_times, clock=self._clock, observe=observe)
+
+    def _make(self, org: str, known: _Known) -> Door:
+        settings = known.settings
         return Door(
-            org, settings.api_version, settings.daily_call_reserve, tokens, self._slots, health,
+            org, settings.api_version, settings.daily_call_reserve, known.tokens, self._slots, known.health,
             hooks=self._hooks, times=self._call_times, clock=self._clock,
         )  # fmt: skip
 
-    def _drop(self, org: str) -> None:
-        made = self._made.pop(org, None)
-        if made is not None:
-            made.door.close()
+    def _close(self, org: str) -> None:
+        door = self._doors.pop(org, None)
+        if door is not None:
+            door.close()
 
 
 def _lasting(org: Org) -> Org:

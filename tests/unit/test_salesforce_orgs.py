@@ -80,6 +80,13 @@ def test_the_doors_unused_longest_are_closed(registry: OrgRegistry) -> None:
     assert registry.door("b") is not b
 
 
+def test_a_door_that_was_closed_for_others_opens_with_the_same_token(registry: OrgRegistry) -> None:
+    tokens = registry.door("a").tokens
+    registry.door("b")
+    registry.door("c")
+    assert registry.door("a").tokens is tokens
+
+
 def test_what_is_known_of_an_orgs_health_outlives_its_door(registry: OrgRegistry, table: Rows) -> None:
     door = registry.door("a")
     door.health.gate.failed()
