@@ -276,6 +276,7 @@ class Door:
     def _send(self, client: Salesforce, call: _Call) -> _Answer:
         """Runs in the worker thread."""
         answer = _Answer()
+        times = self._times.pressed() if self._slots.pressed and not call.writes else self._times
 
         def keep(response: requests.Response, *args: Any, **kwargs: Any) -> None:
             answer.status, answer.headers = response.status_code, response.headers
@@ -283,9 +284,9 @@ class Door:
             if usage is not None:
                 self.health.allowance.tell(usage)
 
-        with wire.flight(call.guard, self._times) as flight:
+        with wire.flight(call.guard, times) as flight:
             try:
-                answer.body = self._restful(client, call, keep)
+                answer.body = _restful(client, call, times, keep)
             except SalesforceExpiredSession as error:
                 raise _SessionEnded(_first(causes.errors_of(error.content), error.status)) from None
             except SalesforceError as error:
@@ -297,24 +298,25 @@ class Door:
                 raise _no_answer(call.writes and flight.sent, error) from None
         return answer
 
-    def _restful(self, client: Salesforce, call: _Call, keep: Callable[..., None]) -> Any:
-        send = functools.partial(
-            client.restful,
-            call.path,
-            method=call.method,
-            headers=dict(call.headers),
-            timeout=wire.timeout(self._times),
-            allow_redirects=False,
-            hooks={"response": keep},
-            **({"json": call.body} if call.body is not None else {}),
-        )
-        try:
-            return send()
-        except requests.ConnectionError as error:
-            if call.writes or isinstance(error, requests.Timeout):
-                raise
-            # A kept connection that the other side had closed: a read loses nothing by asking once more.
-            return send()
+
+def _restful(client: Salesforce, call: _Call, times: wire.CallTimes, keep: Callable[..., None]) -> Any:
+    send = functools.partial(
+        client.restful,
+        call.path,
+        method=call.method,
+        headers=dict(call.headers),
+        timeout=wire.timeout(times),
+        allow_redirects=False,
+        hooks={"response": keep},
+        **({"json": call.body} if call.body is not None else {}),
+    )
+    try:
+        return send()
+    except requests.ConnectionError as error:
+        if call.writes or isinstance(error, requests.Timeout):
+            raise
+        # A kept connection that the other side had closed: a read loses nothing by asking once more.
+        return send()
 
 
 def _client(token: Token, api_version: str, session: requests.Session) -> Salesforce:

@@ -28,12 +28,12 @@ T = TypeVar("T")
 class Bounds:
     """Named bounds of one process. The three pools are apart, and together they are the most threads there ever are."""
 
-    healthy: int = 24
+    healthy: int = 32
     """Calls of orgs that answer, each in its first `slow_after_seconds`."""
-    slow: int = 48
+    slow: int = 96
     """Calls that have run longer than that: they gave their healthy place back."""
-    doubtful: int = 24
-    """Calls of all orgs in doubt: a quarter of the threads."""
+    doubtful: int = 40
+    """Calls of all orgs in doubt: at most a quarter of the threads."""
     per_org: int = 4
     per_org_while_slow: int = 2
     """An org with a slow call under way starts another only below this."""
@@ -117,6 +117,11 @@ class Slots:
     def gate(self) -> Gate:
         """A new org's gate."""
         return Gate(self.bounds)
+
+    @property
+    def pressed(self) -> bool:
+        """Half of the slow places are taken: many orgs hang at once, as when a part of Salesforce is down. Reads should give up early then."""
+        return self._slow.borrowed_tokens * 2 >= self._slow.total_tokens
 
     async def run(self, gate: Gate, work: Callable[[], T]) -> T:
         """Runs blocking work of an org in a thread, in its turn. Raises OrgUnavailable where its turn did not come; then nothing was run.

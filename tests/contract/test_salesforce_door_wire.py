@@ -22,6 +22,7 @@ from stages.salesforce.client import Door, Hooks
 from stages.salesforce.door import Subrequest
 from stages.salesforce.errors import CallRefused, OrgUnavailable, OutcomeUnknown, TroubledError
 from stages.salesforce.orgs import Keep, OrgRegistry
+from stages.salesforce.slots import Bounds
 from stages.salesforce.wire import CallTimes
 
 Answer = Callable[["Handler"], None]
@@ -415,6 +416,38 @@ async def test_the_reserve_is_left_to_others(door: Door, server: Server, left: l
         await door.query("SELECT Id FROM Lead")
     assert raised.value.trouble.cause.code == "daily_call_reserve"
     assert len(server.calls) == 1
+
+
+async def test_reads_give_up_early_while_many_orgs_hang_and_writes_do_not(server: Server) -> None:
+    """One of two slow places is taken, by another org's call; from then on a read waits for 0.2 s only, and a write for its answer."""
+    times = CallTimes(connect=2.0, read=20.0, total=25.0, read_when_pressed=0.2)
+    bounds = Bounds(slow=2, slow_after_seconds=0.01)
+    registry = OrgRegistry(Settings(server.server_port), lambda secret: secret, Keep(unkept, unkept), bounds=bounds, call_times=times)
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold(handler: Handler) -> None:
+        held.set()
+        let_go.wait(20)
+        handler.reply(200, [])
+
+    def late(handler: Handler) -> None:
+        time.sleep(0.5)
+        handler.reply(200, [])
+
+    async def write(org: str) -> None:
+        assert (await registry.door(org).collections("POST", "composite/sobjects", {"records": []}, {})).status == 200
+
+    server.answers = [hold, late, late, late]
+    async with anyio.create_task_group() as group:
+        group.start_soon(write, "hangs")
+        while not (held.is_set() and registry.door("hangs").health.gate.slow):  # noqa: ASYNC110 (it happens in threads)
+            await anyio.sleep(0.005)
+        with pytest.raises(OrgUnavailable) as raised:
+            await registry.door("reads").query("SELECT Id FROM Lead")
+        assert raised.value.trouble.cause.code == "timeout"
+        await write("writes")
+        let_go.set()
+    registry.close()
 
 
 async def test_a_describe_that_did_not_change_is_not_sent_again(door: Door, server: Server) -> None:
