@@ -2,7 +2,8 @@
 
 import datetime
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from schemas.livestorm import Person, RegistrantDetail
@@ -13,6 +14,9 @@ INVENTED_DOMAIN: Final = "unknown.livestorm.co"
 
 _ADDRESS: Final = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f.]+(\.[^@\s\x00-\x1f\x7f.]+)+")
 _ADDRESS_MAX: Final = 320
+
+_ROOT: Final = "$.data.attributes"
+_DETAIL: Final = "$.data.attributes.registrant_detail"
 
 _DURATION: Final = "attendance_duration"
 _DETAIL_TEXTS: Final = (
@@ -69,7 +73,7 @@ def watched_at(person: Person) -> int:
     """Unix s of the replay view; 0 where it isn't told."""
     detail = person.replay_view_detail
     try:
-        return int(_number(detail.get("watched_at")) or 0) if isinstance(detail, Mapping) else 0
+        return int(_number(detail.get("watched_at")) or 0) if isinstance(detail, dict) else 0
     except Odd:
         return 0
 
@@ -85,7 +89,7 @@ def read(person: Person, person_id: str, address: str, *, engaged: bool) -> tupl
     answers, odd_answers = _answers(detail)
     found.update(answers)
     for name in _NAMES:
-        _take(found, odd, name, f"$.data.attributes.{name}", getattr(person, name), _text)
+        _take(found, odd, name, _ROOT, getattr(person, name), _text)
     found["email"] = address
     found["person_id"] = person_id
     if not engaged:
@@ -93,6 +97,7 @@ def read(person: Person, person_id: str, address: str, *, engaged: bool) -> tupl
     return found, odd | odd_answers
 
 
+@lru_cache(maxsize=4_096)
 def instant(unix_seconds: int) -> str:
     """RFC 3339 in UTC, as Salesforce takes a datetime."""
     return datetime.datetime.fromtimestamp(unix_seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -101,13 +106,12 @@ def instant(unix_seconds: int) -> str:
 def _measured(person: Person, detail: RegistrantDetail) -> tuple[dict[str, Value], dict[str, str]]:
     found: dict[str, Value] = {}
     odd: dict[str, str] = {}
-    root, below = "$.data.attributes", "$.data.attributes.registrant_detail"
-    _take(found, odd, "timezone", f"{root}.timezone", person.timezone, _text)
+    _take(found, odd, "timezone", _ROOT, person.timezone, _text)
     for name in _PERSON_COUNTS:
-        _take(found, odd, name, f"{root}.{name}", getattr(person, name), _number)
+        _take(found, odd, name, _ROOT, getattr(person, name), _number)
     for names, reader in ((_DETAIL_TEXTS, _text), (_DETAIL_NUMBERS, _number), (_DETAIL_FLAGS, _flag)):
         for name in names:
-            _take(found, odd, name, f"{below}.{name}", getattr(detail, name), reader)
+            _take(found, odd, name, _DETAIL, getattr(detail, name), reader)
     duration = found.get(_DURATION)
     if isinstance(duration, int | float):
         found["attendance_minutes"] = int(duration // 60)
@@ -122,41 +126,42 @@ def _answers(detail: RegistrantDetail) -> tuple[dict[str, Value], dict[str, str]
     """Answers to the form by field id; of doubles the last that isn't blank."""
     found: dict[str, Value] = {}
     odd: dict[str, str] = {}
-    for path, name, value in _fields(detail.fields, odd):
-        _take(found, odd, name, path, value, _answer)
+    fields = detail.fields
+    if not isinstance(fields, list):
+        return found, {} if fields is None else {f"{_DETAIL}.fields": f"expected a list, found {_kind(fields)}"}
+    for at, field in enumerate(fields):
+        name = field.get("id") if isinstance(field, dict) else None
+        if not isinstance(name, str) or not name:
+            odd[f"{_DETAIL}.fields[{at}]"] = "expected an object with an id"
+            continue
+        try:
+            value = _answer(field.get("value"))
+        except Odd as error:
+            odd[f"{_DETAIL}.fields[{at}].value"] = str(error)
+            continue
+        if value is not None:
+            found[name] = value
     return found, odd
 
 
-def _fields(fields: Any, odd: dict[str, str]) -> Iterator[tuple[str, str, Any]]:
-    path = "$.data.attributes.registrant_detail.fields"
-    if fields is None:
-        return
-    if not isinstance(fields, list):
-        odd[path] = f"expected a list, found {_kind(fields)}"
-        return
-    for at, field in enumerate(fields):
-        name = field.get("id") if isinstance(field, Mapping) else None
-        if isinstance(name, str) and name:
-            yield f"{path}[{at}].value", name, field.get("value")
-        else:
-            odd[f"{path}[{at}]"] = "expected an object with an id"
-
-
 def _take(found: dict[str, Value], odd: dict[str, str], name: str, path: str, raw: Any, reader: Callable[[Any], Value]) -> None:
+    """One value below `path`, if there is any."""
+    if raw is None:
+        return
     try:
         value = reader(raw)
     except Odd as error:
-        odd[path] = str(error)
+        odd[f"{path}.{name}"] = str(error)
         return
     if value is not None:
         found[name] = value
 
 
 def _text(raw: Any) -> str | None:
-    if raw is None or (isinstance(raw, str) and not raw.strip()):
+    if raw is None:
         return None
     if isinstance(raw, str):
-        return raw
+        return raw if raw and not raw.isspace() else None
     if isinstance(raw, bool | int | float):
         return str(raw).lower() if isinstance(raw, bool) else str(raw)
     raise Odd(f"expected text, found {_kind(raw)}")
@@ -200,11 +205,11 @@ def is_true(raw: Any) -> bool:
 
 def _answer(raw: Any) -> Value:
     """A field's value is text, null or a list of texts; numbers and flags are taken as they are."""
+    if isinstance(raw, bool | int | float):
+        return raw
     if isinstance(raw, list):
         texts = [text for item in raw if (text := _text(item)) is not None]
         return texts or None
-    if isinstance(raw, bool | int | float):
-        return raw
     return _text(raw)
 
 
