@@ -3,22 +3,26 @@
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SUFFIXES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
 _ALNUM = frozenset(DIGITS)
+_PAIRS = [first + second for first in DIGITS for second in DIGITS]
+_BITS = {ord(character): "1" if character.isupper() else "0" for character in DIGITS}
 
 
 def base62(number: int, width: int) -> str:
     """`number` in base 62, padded with zeros on the left; ordered as text like the numbers are."""
-    characters = []
-    for _ in range(width):
-        number, digit = divmod(number, 62)
-        characters.append(DIGITS[digit])
-    if number:
+    pairs = []
+    for _ in range((width + 1) // 2):
+        number, pair = divmod(number, 3844)
+        pairs.append(_PAIRS[pair])
+    text = "".join(reversed(pairs))
+    if number or (len(text) > width and text[0] != "0"):
         raise ValueError(f"number does not fit into {width} characters of base 62")
-    return "".join(reversed(characters))
+    return text[-width:]
 
 
 def suffix(id15: str) -> str:
     """The three characters that make 18 of 15: one per group of five, bit k set where character k is A-Z."""
-    return "".join(SUFFIXES[sum(1 << k for k in range(5) if "A" <= id15[start + k] <= "Z")] for start in (0, 5, 10))
+    bits = id15.translate(_BITS)[::-1]
+    return SUFFIXES[int(bits[10:15], 2)] + SUFFIXES[int(bits[5:10], 2)] + SUFFIXES[int(bits[0:5], 2)]
 
 
 def make(prefix: str, pod: str, number: int) -> str:
@@ -33,6 +37,8 @@ def canonical(text: str) -> str | None:
         return None
     if len(text) == 15:
         return text + suffix(text)
+    if suffix(text[:15]) == text[15:]:
+        return text
     cased = []
     for group in range(3):
         bits = SUFFIXES.find(text[15 + group].upper())

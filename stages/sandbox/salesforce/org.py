@@ -54,8 +54,9 @@ class Org:
         self.base_url = ""
         self.stopping = asyncio.Event()
         self._clock = clock
+        self.epoch = 0
+        """Counts resets: work that began before one must not end after it."""
         self._schema_changed = 0
-        self._version = 0
         self.empty()
 
     def empty(self) -> None:
@@ -71,6 +72,7 @@ class Org:
         self.locks = Locks()
         self._numbers = itertools.count(1)
         self._names = itertools.count(1)
+        self.epoch += 1
         self._tables: dict[str, Table] = {}
         self._seed_ids: dict[str, str] = {}
         self._users: dict[str, str] = {}
@@ -79,6 +81,9 @@ class Org:
 
     def rules_changed(self) -> None:
         self.schema = rules.schema(self.rules.values())
+        """As the API's users see it."""
+        self.plain_schema = rules.schema(rule for rule in self.rules.values() if rule.kind not in rules.RIGHTS)
+        """As it is, whatever rights say."""
         for name, table in self._tables.items():
             table.object = self.schema[name]
             table.forget_indexes()

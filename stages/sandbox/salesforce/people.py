@@ -12,6 +12,10 @@ from stages.sandbox.salesforce.table import Record
 from stages.sandbox.salesforce.transaction import Transaction
 from stages.sandbox.salesforce.values import utc_text
 
+_NOT_ON_THE_LIST = (
+    "There's a problem with this {kind}, even though it may appear correct. "
+    "Please select a {single} from the list of valid {several}.: {label}"
+)
 _NAMED = frozenset({"Lead", "Contact"})
 
 
@@ -199,10 +203,7 @@ def _settle(
     code = given.upper() if given is not None else codes.get(label.lower()) if label is not None else None
     if (given is not None or label is not None) and code not in labels:
         kind, single, several = words
-        message = (
-            f"There's a problem with this {kind}, even though it may appear correct. "
-            f"Please select a {single} from the list of valid {several}.: {field.label}"
-        )
+        message = _NOT_ON_THE_LIST.format(kind=kind, single=single, several=several, label=field.label)
         raise refuse("FIELD_INTEGRITY_EXCEPTION", message, [field.name])
     new[code_name] = code
     new[field.name] = None if code is None else labels[code]

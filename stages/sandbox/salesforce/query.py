@@ -272,7 +272,8 @@ class _Runner:
 
     def _by_index(self, path: Name, literals: Sequence[Literal]) -> tuple[int, Callable[[], Iterable[Record]]] | None:
         column = self.column(path)
-        if column.relations or column.field.derived or column.field.type == "boolean":
+        both = column.field.name == "LeadOrContactId"
+        if column.relations or (column.field.derived and not both) or column.field.type == "boolean":
             return None
         wanted = [self._wanted(column, path, literal) for literal in literals]
         table, name = self.org.table(self.object), column.field.name
@@ -280,7 +281,11 @@ class _Runner:
             return None
         if name == "Id":
             return len(wanted), lambda: (table.live[each] for each in wanted if each in table.live)
-        return table.count(name, wanted), lambda: (record for each in wanted for record in table.find(name, each))
+        names = ("ContactId", "LeadId") if both else (name,)
+        return (
+            sum(table.count(each, wanted) for each in names),
+            lambda: (record for field in names for each in wanted for record in table.find(field, each)),
+        )
 
     def row(self, columns: Sequence[Column]) -> Callable[[Record], dict[str, Any]]:
         org, object_ = self.org, self.object

@@ -28,7 +28,7 @@ def route(org: "Org", request: Request) -> Operation:
     if text is None:
         raise RefusalError("MALFORMED_QUERY", "A query string has to be specified")
     parsed = soql.parse(text)
-    target = Target(parsed.object.parts[0], text=text.lower())
+    target = Target(parsed.object.parts[0], text=text.lower().replace("\\'", "'"))
 
     def work(_: Refused) -> Answer:
         result = query.run(org, parsed, deleted=request.segments[0].lower() == "queryall", version=request.version)

@@ -110,6 +110,7 @@ async def _perform(call: Call, request: Request, *, inside: bool) -> Answer:
     resource = resource_of(request.segments)
     refuse_whole(call, resource, inside=inside)
     operation = route(org, request)
+    epoch = org.epoch
     faults = org.faults.for_request(resource, operation.targets, inside=inside)
     refused: dict[int, RefusalError] = {}
     if operation.writes:
@@ -125,6 +126,8 @@ async def _perform(call: Call, request: Request, *, inside: bool) -> Answer:
         await call.spend_latency()
         if pause_ms:
             await asyncio.sleep(pause_ms / 1000)
+        if org.epoch != epoch:
+            raise RefusalError("SERVER_UNAVAILABLE", "The org was reset while this request was under way.")
         for at, parents in enumerate(operation.locks):
             if parents & missed:
                 refused.setdefault(at, _not_locked(len(parents & missed), parents & missed))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stages.sandbox.salesforce import describe, ids, saving
+from stages.sandbox.salesforce.faults import Target
 from stages.sandbox.salesforce.objects import Field, Object
 from stages.sandbox.salesforce.query import getter
 from stages.sandbox.salesforce.refusals import RecordRefusedError, RefusalError
@@ -31,7 +32,7 @@ def route(org: "Org", request: Request) -> Operation:
         return Operation("sobjects", lambda _: Answer(200, about))
     if segments[1].lower() == "describe" and len(segments) == 2:
         request.allow("GET", "HEAD")
-        return Operation("describe", lambda _: Answer(200, describe.whole(object_, request.version)))
+        return Operation("describe", lambda _: Answer(200, describe.whole(object_, request.version)), [Target(object_.name)])
     if len(segments) == 2:
         request.allow("GET", "HEAD", "PATCH", "DELETE")
         return _by_id(org, request, object_, segments[1])
@@ -106,7 +107,11 @@ def _by_id(org: "Org", request: Request, object_: Object, text: str) -> Operatio
 def _on_record(org: "Org", request: Request, object_: Object, record: Record) -> Operation:
     if request.method in ("GET", "HEAD"):
         chosen = _chosen(object_, request.parameters.get("fields"))
-        return Operation("sobjects", lambda _: Answer(200, shown(org, object_, record, chosen, request.version), objects={object_.name: 1}))
+        return Operation(
+            "sobjects",
+            lambda _: Answer(200, shown(org, object_, record, chosen, request.version), objects={object_.name: 1}),
+            [target(org, object_, {}, record)],
+        )
     tx = transaction(org, request)
     if request.method == "DELETE":
         return _writing(org, object_, {}, record, lambda: _deleted(tx, object_, record))
@@ -165,22 +170,22 @@ def _by_key(org: "Org", request: Request, object_: Object, field_name: str, valu
     if any(name.lower() == field.name.lower() for name in body):
         raise RefusalError("INVALID_FIELD", f"The {field.name} field should not be specified in the sobject data.")
     tx = transaction(org, request)
-    with_body = float(request.version) >= FIRST_VERSION_WITH_UPSERT_BODY
-    if found:
-        record = found[0]
-
-        def change() -> Answer:
-            answer = _updated(tx, object_, record, body)
-            if not with_body:
-                return answer
-            return Answer(200, {"id": record.id, "success": True, "errors": [], "created": False}, objects=answer.objects)
-
-        return _writing(org, object_, body, record, change)
-    if request.parameters.get("updateOnly", "").lower() == "true":
-        raise RefusalError("NOT_FOUND")
     whole = {**body, field.name: value}
-    extra = {"created": True} if with_body else {}
-    return _writing(org, object_, whole, None, lambda: _created(org, request, object_, _save_new(tx, object_, whole), extra))
+
+    def work() -> Answer:
+        # Looked up again: another write may have come between the reading of this request and its work.
+        standing = holders(org, object_, field, value)
+        with_body = float(request.version) >= FIRST_VERSION_WITH_UPSERT_BODY
+        if not standing:
+            if request.parameters.get("updateOnly", "").lower() == "true":
+                raise RefusalError("NOT_FOUND")
+            return _created(org, request, object_, _save_new(tx, object_, whole), {"created": True} if with_body else {})
+        answer = _updated(tx, object_, standing[0], body)
+        if not with_body:
+            return answer
+        return Answer(200, {"id": standing[0].id, "success": True, "errors": [], "created": False}, objects=answer.objects)
+
+    return _writing(org, object_, whole, found[0] if found else None, work)
 
 
 def _chosen(object_: Object, names: str | None) -> list[Field]:

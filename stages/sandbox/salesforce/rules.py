@@ -68,7 +68,8 @@ _KEYS: Mapping[str, tuple[Mapping[str, type | tuple[type, ...]], Mapping[str, ty
 }
 """kind -> keys that it must have, keys that it may have."""
 
-KINDS = tuple(_KEYS)
+RIGHTS = frozenset({"field-permission", "object-permission", "no-marketing-user"})
+"""Kinds that only say what this API's users may."""
 
 _CUSTOM_TYPES: Mapping[str, tuple[str, int]] = {
     "text": ("string", 255),
@@ -107,9 +108,13 @@ def read(rule_id: str, spec: Any, standing: Sequence[Rule]) -> Rule:
             _check_type(kind, key, value, allowed[key])
         elif key not in needed and key != "kind":
             raise RuleError(f"a {kind} rule has no {key!r}")
+    made = schema(standing)
     rule = Rule(rule_id, kind, dict(spec), _patterns(spec.get("when", {})))
-    _check_against(rule, schema(standing))
-    return rule
+    _check_against(rule, made)
+    object_ = made.get(rule.object.lower())
+    if object_ is None:
+        return rule
+    return dataclasses.replace(rule, pattern={object_.fields[field.lower()].name: pattern for field, pattern in rule.pattern.items()})
 
 
 def _check_type(kind: str, key: str, value: Any, wanted: type | tuple[type, ...]) -> None:
@@ -163,6 +168,9 @@ def schema(rules: Iterable[Rule]) -> dict[str, Object]:
         _add_person_accounts(made)
     for rule in ordered:
         _apply(rule, made)
+    if any(rule.kind == "no-marketing-user" for rule in ordered):
+        for name in ("campaign", "campaignmemberstatus"):
+            made[name] = dataclasses.replace(made[name], createable=False, updateable=False, deletable=False)
     return made
 
 

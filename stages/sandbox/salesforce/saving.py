@@ -195,11 +195,19 @@ def _check_duplicates(tx: Transaction, object_: Object, record: Record | None, w
     for rule in rules:
         if rule.kind != "duplicate" or (rule.spec["action"] == "alert" and tx.allow_save):
             continue
+        if record is not None and not _touches(object_, record, whole, rule):
+            continue
         twins = _twins(tx, object_, record, whole, rule)
         if twins:
             refusal = RefusalError("DUPLICATES_DETECTED", rule.spec.get("message"), [])
             refusal.extra["duplicateResult"] = _duplicate_result(tx, object_, rule, refusal.message, twins)
             raise RecordRefusedError([refusal])
+
+
+def _touches(object_: Object, record: Record, whole: Mapping[str, Any], rule: Rule) -> bool:
+    """A changed record is only compared again where what the rule looks at has changed."""
+    names = [object_.fields[field.lower()].name for field in rule.spec["fields"] if field.lower() in object_.fields]
+    return any(record.values.get(name) != whole.get(name) for name in names)
 
 
 def _twins(tx: Transaction, object_: Object, record: Record | None, whole: Mapping[str, Any], rule: Rule) -> list[Record]:

@@ -60,7 +60,7 @@ def _rows(org: Org, mistakes: list[str]) -> Iterator[tuple[Object, Mapping[str, 
     order = [name.lower() for name in _ORDER]
     for key in sorted(given, key=lambda key: order.index(key) if key in order else len(order)):
         name, rows = given[key]
-        object_ = org.schema.get(key)
+        object_ = org.plain_schema.get(key)
         if object_ is None:
             mistakes.append(f"no such object: {name}")
             continue

@@ -151,6 +151,8 @@ class OrgServer:
         version, segments, parameters = read_url(request.raw_path)
         parsed: Any = None
         if body:
+            if request.content_type not in ("application/json", "text/json"):
+                raise RefusalError("UNSUPPORTED_MEDIA_TYPE", f"Content type '{request.content_type}' is not supported.")
             try:
                 parsed = msgspec.json.decode(body)
             except msgspec.DecodeError as error:

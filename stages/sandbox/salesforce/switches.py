@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from stages.sandbox.salesforce import faults, ids, people, query, rules, saving, seed
@@ -38,13 +39,17 @@ async def handle(org: Org, request: web.Request) -> web.Response:
     name, _, rest = path.partition("/")
     try:
         body = json.loads(await request.read() or b"{}")
-        return web.json_response(_dispatch(org, request.method, name, rest, body))
+        return _reply(_dispatch(org, request.method, name, rest, body))
     except json.JSONDecodeError as error:
         return web.json_response({"error": f"not JSON: {error}"}, status=400)
     except (_WrongUseError, seed.SeedError, faults.FaultError, rules.RuleError, RecordRefusedError) as error:
         return web.json_response({"error": str(error)}, status=400)
     except LookupError as error:
         return web.json_response({"error": str(error.args[0] if error.args else error)}, status=404)
+
+
+def _reply(body: Any) -> web.Response:
+    return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
 
 def _dispatch(org: Org, method: str, name: str, rest: str, body: Any) -> Any:
@@ -124,7 +129,7 @@ def _rules(org: Org, method: str, rule_id: str, body: Any) -> Any:
 
 
 def _object(org: Org, name: str) -> Object:
-    object_ = org.schema.get(name.lower())
+    object_ = org.plain_schema.get(name.lower())
     if object_ is None:
         raise LookupError(f"no such object: {name}")
     return object_
@@ -134,7 +139,7 @@ def _records(org: Org, object_: Object) -> list[dict[str, Any]]:
     getters = [(field.name, query.getter(org, object_, field)) for field in object_.fields.values()]
     return [
         {name: get(record) for name, get in getters}
-        | {"history": [{"at": at, "by": by, "changes": changes} for at, by, changes in record.history]}
+        | {"history": [{"at": at, "by": by, "changes": changes} for at, by, changes in record.whole_history()]}
         for record in sorted(org.table(object_).everything(), key=lambda record: record.id)
     ]
 

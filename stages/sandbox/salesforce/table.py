@@ -9,16 +9,41 @@ Changes = dict[str, list[Any]]
 """field: [old, new]"""
 
 
+STAMPS = frozenset({"CreatedDate", "CreatedById", "LastModifiedDate", "LastModifiedById", "SystemModstamp"})
+"""Set by the server; no change of theirs is told in a record's history."""
+
+Entry = tuple[str, str, Changes]
+"""When, by whom, what."""
+
+
 class Record:
     """One record. `values` holds what is not null; deleted ones stay, for the recycle bin."""
 
-    __slots__ = ("deleted", "history", "id", "values")
+    __slots__ = ("_born", "_first", "deleted", "history", "id", "values")
 
-    def __init__(self, record_id: str, values: dict[str, Any]) -> None:
+    def __init__(self, record_id: str, values: dict[str, Any], at: str = "", by: str = "") -> None:
         self.id = record_id
         self.values = values
         self.deleted = False
-        self.history: list[tuple[str, str, Changes]] = []
+        self.history: list[Entry] = []
+        """What came after the creation."""
+        self._born = (at, by)
+        self._first: dict[str, Any] | None = None
+
+    def tell(self, entry: Entry) -> None:
+        """Before the values change: from now on the creation differs from what the record holds."""
+        if self._first is None:
+            self._first = self._told()
+        self.history.append(entry)
+
+    def whole_history(self) -> list[Entry]:
+        """From the creation on, which has null for all old values."""
+        first = self._told() if self._first is None else self._first
+        at, by = self._born
+        return [(at, by, {field: [None, value] for field, value in first.items()}), *self.history]
+
+    def _told(self) -> dict[str, Any]:
+        return {field: value for field, value in self.values.items() if field not in STAMPS}
 
 
 Bucket = Record | dict[Record, None]

@@ -2,7 +2,8 @@
 
 import dataclasses
 import datetime
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stages.sandbox.salesforce.objects import Object
@@ -12,16 +13,16 @@ from stages.sandbox.salesforce.values import utc_text
 if TYPE_CHECKING:
     from stages.sandbox.salesforce.org import Org
 
-STAMPS = frozenset({"CreatedDate", "CreatedById", "LastModifiedDate", "LastModifiedById", "SystemModstamp"})
-"""Set by the server; no change of theirs is told in a record's history."""
+SEED_DATE = "2020-01-01T00:00:00.000+0000"
+"""When the seed's records were made, if it doesn't say: they have always been there."""
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass
 class Transaction:
     """`bound` is false for what isn't a request of the API: the seed, and the people in Salesforce's pages, whom no rights bind.
 
     `seeding` also lets read-only fields be set and leaves the org's rules out. `allow_save` and `assign` come from the
-    duplicate-rule and the assignment header.
+    duplicate-rule and the assignment header. All its writes have one time: that of the first.
     """
 
     org: "Org"
@@ -33,12 +34,12 @@ class Transaction:
     undo: list[Callable[[], None]] = dataclasses.field(default_factory=list)
     created: set[str] = dataclasses.field(default_factory=set)
 
-    def insert(self, object_: Object, values: dict[str, Any], record_id: str | None = None) -> Record:
+    def insert(self, object_: Object, values: Mapping[str, Any], record_id: str | None = None) -> Record:
         """A new record; stamps that `values` hold (a seed's) are kept."""
         table = self.org.table(object_)
-        told = {field: [None, value] for field, value in values.items() if field not in STAMPS}
-        record = Record(record_id or self.org.new_id(object_), {**self._stamps(), **values})
-        record.history.append((self._at(), self.by, told))
+        stamps = self._stamps_of(values)
+        at = f"{stamps['CreatedDate'][:19]}.000000Z" if self.seeding else self.at
+        record = Record(record_id or self.org.new_id(object_), {**stamps, **values}, at, self.by)
         table.insert(record)
         self.created.add(record.id)
 
@@ -49,62 +50,75 @@ class Transaction:
         self.undo.append(back)
         return record
 
-    def change(self, object_: Object, record: Record, new: dict[str, Any], *, silent: bool = False) -> None:
+    def change(self, object_: Object, record: Record, new: Mapping[str, Any], *, silent: bool = False) -> None:
         """Writes what differs, stamps the record, and tells its history, also of a write that changed nothing.
 
         `silent` is for values that the platform keeps up by itself: no stamp.
         """
-        table = self.org.table(object_)
-        old = {field: record.values.get(field) for field in new}
-        changes: Changes = {field: [old[field], value] for field, value in new.items() if old[field] != value}
+        changes: Changes = {
+            field: [record.values.get(field), value] for field, value in new.items() if not _alike(record.values.get(field), value)
+        }
         if silent and not changes:
             return
-        stamps = {} if silent else {key: value for key, value in self._stamps().items() if not key.startswith("Created")}
-        before = {**old, **{key: record.values.get(key) for key in stamps}}
-        entry = (self._at(), self.by, changes)
-        record.history.append(entry)
-        table.change(record, {**new, **stamps})
-
-        def back() -> None:
-            record.history.remove(entry)
-            table.change(record, before)
-
-        self.undo.append(back)
+        self._write(object_, record, new, changes, stamped=not silent)
 
     def delete(self, object_: Object, record: Record, winner: str | None = None) -> None:
         """Into the recycle bin; `winner` is who a merge kept."""
-        table = self.org.table(object_)
-        entry: tuple[str, str, Changes] = (self._at(), self.by, {"IsDeleted": [False, True]})
-        new = {key: value for key, value in self._stamps().items() if not key.startswith("Created")}
+        changes: Changes = {"IsDeleted": [False, True]}
+        new: dict[str, Any] = {}
         if winner is not None:
-            entry[2]["MasterRecordId"] = [None, winner]
+            changes["MasterRecordId"] = [None, winner]
             new["MasterRecordId"] = winner
-        before = {key: record.values.get(key) for key in new}
-        record.history.append(entry)
-        table.change(record, new)
+        self._write(object_, record, new, changes, stamped=True)
+        table = self.org.table(object_)
         table.delete(record)
-
-        def back() -> None:
-            record.history.remove(entry)
-            table.undelete(record)
-            table.change(record, before)
-
-        self.undo.append(back)
+        self.undo.append(lambda: table.undelete(record))
 
     def roll_back(self, mark: int = 0) -> None:
         """Undoes everything since `undo` had the length `mark`, last first."""
         while len(self.undo) > mark:
             self.undo.pop()()
 
-    def _at(self) -> str:
-        return self.org.now().astimezone(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    def _write(self, object_: Object, record: Record, new: Mapping[str, Any], changes: Changes, *, stamped: bool) -> None:
+        table = self.org.table(object_)
+        written = {**new, **self._change_stamps} if stamped else dict(new)
+        before = {field: record.values.get(field) for field in written}
+        entry = (self.at, self.by, changes)
+        record.tell(entry)
+        table.change(record, written)
 
+        def back() -> None:
+            record.history.remove(entry)
+            table.change(record, before)
+
+        self.undo.append(back)
+
+    @functools.cached_property
+    def at(self) -> str:
+        """The time of its writes as histories tell it."""
+        return self._moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+    @functools.cached_property
+    def _moment(self) -> datetime.datetime:
+        return self.org.now()
+
+    @functools.cached_property
+    def _change_stamps(self) -> dict[str, str]:
+        moment = utc_text(self._moment)
+        return {"LastModifiedDate": moment, "LastModifiedById": self.org.user_id(self.by), "SystemModstamp": moment}
+
+    @functools.cached_property
     def _stamps(self) -> dict[str, str]:
-        moment, user = utc_text(self.org.now()), self.org.user_id(self.by)
-        return {
-            "CreatedDate": moment,
-            "CreatedById": user,
-            "LastModifiedDate": moment,
-            "LastModifiedById": user,
-            "SystemModstamp": moment,
-        }
+        changed = self._change_stamps
+        return {"CreatedDate": changed["LastModifiedDate"], "CreatedById": changed["LastModifiedById"], **changed}
+
+    def _stamps_of(self, values: Mapping[str, Any]) -> dict[str, str]:
+        if not self.seeding:
+            return self._stamps
+        created = values.get("CreatedDate", SEED_DATE)
+        changed = values.get("LastModifiedDate", created)
+        return {**self._stamps, "CreatedDate": created, "LastModifiedDate": changed, "SystemModstamp": changed}
+
+
+def _alike(old: Any, new: Any) -> bool:
+    return old == new or (old is None and new is False)
