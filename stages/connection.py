@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+import msgspec
 
 from pipeline.kafka import KafkaTransport, KafkaWriter
 from pipeline.tables import Table, Tables
+from schemas.settings import Workspace
 from stages import flow, parts, secrets
 from stages.environment import Environment
+from stages.errors import UsageError
 from stages.rows import ORGS, WORKSPACES
 from stages.settings import changes, file
 
@@ -50,6 +53,20 @@ async def tables(transport: KafkaTransport, names: Sequence[str]) -> Mapping[str
         await tasks.start(read.run)
         tasks.cancel_scope.cancel()
     return {name: read[name] for name in names}
+
+
+def workspaces(table: Table) -> list[Workspace]:
+    """Every workspace that can be read."""
+    return [msgspec.json.decode(value, type=Workspace) for _, value in table.items()]
+
+
+def workspace(table: Table, id: str) -> Workspace:
+    """One workspace. Raises UsageError naming the known ones."""
+    value = table.get(id)
+    if value is None:
+        known = ", ".join(sorted(key for key, _ in table.items())) or "none: apply settings first"
+        raise UsageError(f"there is no workspace {id!r}; known are: {known}")
+    return msgspec.json.decode(value, type=Workspace)
 
 
 async def apply_settings(environment: Environment, path: Path, *, dry_run: bool = False, prune: bool = False) -> list[changes.Change]:

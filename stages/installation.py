@@ -103,3 +103,8 @@ def clash(addresses: Sequence[Address]) -> None:
                 raise TurnoutError(
                     f"can't listen on {address}: {error.strerror}; stop what listens there, or set another address"
                 ) from None
+
+
+def local(port: int) -> Address:
+    """That port on this machine."""
+    return Address(HOST, port)

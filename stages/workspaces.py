@@ -1,0 +1,96 @@
+"""What `turnout workspace` tells: settings, health, and each session with its Campaign or why it has none. Pure: from rows and lag."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from pipeline.lanes import workspace_lane
+from schemas.settings import Workspace
+from schemas.tables import CampaignRow, EventRow, SessionRow
+from stages.lag import rfc3339
+from stages.normalize import closed
+from stages.settings.changes import masked_workspace
+
+Json = dict[str, Any]
+Rows = Mapping[str, bytes]
+
+NO_CAMPAIGN: Final = "No campaign associated to the session"
+WORSE: Final = ("ok", "busy", "waiting", "replay", "paused", "blocked")
+"""States of a workspace, the worse the later."""
+EXPECTED: Final = frozenset(("past_session", "breakout_room", "past"))
+"""Why a session has no Campaign and needs none."""
+
+
+def health(workspace: Workspace, lanes: Sequence[Json]) -> Json:
+    """`{"state", "reason", "waiting", "lanes"}`: what stands in this workspace's way, its org's troubles too."""
+    ours = [lane for lane in lanes if concerns(lane["lane"], workspace)]
+    if workspace.paused:
+        state, reason = "paused", f"paused by hand: `turnout workspace resume {workspace.id}`"
+    elif why := closed(workspace):
+        state, reason = "off", why
+    else:
+        worst = max(ours, key=lambda lane: WORSE.index(lane["state"]), default=None)
+        state, reason = (worst["state"], worst["cause"]) if worst else ("ok", "")
+    return {"state": state, "reason": reason, "waiting": sum(lane["waiting"] for lane in ours), "lanes": ours}
+
+
+def concerns(lane: str, workspace: Workspace) -> bool:
+    """Whether a lane is the workspace's, wider than it, or within it."""
+    own = workspace_lane(workspace.org, workspace.id)
+    return lane == own or own.startswith(lane + "/") or lane.startswith(own + "/")
+
+
+def sessions(workspace: Workspace, session_rows: Rows, event_rows: Rows, campaign_rows: Rows) -> list[Json]:
+    """Every session that is known, the latest first."""
+    known = (msgspec.json.decode(value, type=SessionRow) for value in session_rows.values())
+    ours = sorted((row for row in known if row.workspace == workspace.id), key=lambda row: (-_begins(row), row.id))
+    return [_session(workspace, row, event_rows.get(row.event), campaign_rows.get(f"{workspace.org}|{row.id}")) for row in ours]
+
+
+def _session(workspace: Workspace, row: SessionRow, event: bytes | None, campaign: bytes | None) -> Json:
+    title = msgspec.json.decode(event, type=EventRow).title if event is not None else row.name
+    made = msgspec.json.decode(campaign, type=CampaignRow) if campaign is not None else None
+    return {
+        "id": row.id,
+        "title": title,
+        "starts_at": rfc3339(_begins(row) * 1000),
+        "timezone": row.timezone,
+        "status": row.status,
+        "campaign": made.campaign or None if made else None,
+        "problem": _problem(made),
+    }
+
+
+def _begins(row: SessionRow) -> int:
+    return row.estimated_started_at or row.started_at
+
+
+def _problem(made: CampaignRow | None) -> str | None:
+    if made is None or made.why is None or made.why.code in EXPECTED:
+        return None
+    return f"{NO_CAMPAIGN}: {made.why.message}"
+
+
+def overview(workspaces: Iterable[Workspace], lanes: Sequence[Json]) -> list[Json]:
+    """One line for each workspace."""
+    return [
+        {
+            "id": one.id,
+            "name": one.name or one.id,
+            "org": one.org,
+            "enabled": one.enabled,
+            "paused": one.paused,
+            "health": health(one, lanes),
+        }
+        for one in sorted(workspaces, key=lambda one: one.id)
+    ]
+
+
+def detail(workspace: Workspace, lanes: Sequence[Json], session_rows: Rows, event_rows: Rows, campaign_rows: Rows) -> Json:
+    """The document of `turnout workspace show --json`."""
+    return {
+        **masked_workspace(workspace),
+        "health": health(workspace, lanes),
+        "sessions": sessions(workspace, session_rows, event_rows, campaign_rows),
+    }
