@@ -31,28 +31,37 @@ REFUSED_MS: Final = 600_000
 """A company that the org refused is asked for again after this time."""
 
 
-def stand(tables: Tables, asker: Registration, name: str, now: int) -> str | Outcome:
-    """The Account's id for a company, or what becomes of who asks: waits for it, or takes over the org's refusal."""
+def stand(tables: Tables, asker: Registration, name: str, now: int, asked: set[str]) -> str | Outcome:
+    """The Account's id for a company, or what becomes of who asks: waits for it, or takes over the org's refusal.
+
+    `asked`: companies that somebody of the same batch has asked for; one question is enough.
+    """
     key = account_key(asker.org, folded_company(name))
     row = tables.accounts.get(key)
     if row is not None and row.account:
         return row.account
     if row is not None and row.why is not None and now - row.at < REFUSED_MS:
         return Reject((row.why,), asker.trail)
-    return _wait(tables, asker, name, row.version if row is not None else 0)
+    return _wait(tables, asker, name, row.version if row is not None else 0, asked)
 
 
-def dead(tables: Tables, asker: Registration, name: str, account: str) -> Outcome:
+def dead(tables: Tables, asker: Registration, name: str, account: str, asked: set[str]) -> Outcome:
     """The Account of the row is gone: another is asked for, unless the row has a later one already."""
     row = tables.accounts.get(account_key(asker.org, folded_company(name)))
     if row is not None and row.account and row.account != account:
         return Retry(verdicts.LOOK_AGAIN_SECONDS, _unknown(), free=True)
-    return _wait(tables, asker, name, row.version if row is not None else 0)
+    return _wait(tables, asker, name, row.version if row is not None else 0, asked)
 
 
-def _wait(tables: Tables, asker: Registration, name: str, dead_version: int) -> Wait:
+def _wait(tables: Tables, asker: Registration, name: str, dead_version: int, asked: set[str]) -> Wait:
+    key = account_key(asker.org, folded_company(name))
+    outs = () if key in asked else (_question(asker, name, key, dead_version),)
+    asked.add(key)
+    return Wait(tables.accounts.name, key, tables.accounts.raw(key), _unknown(), outs=outs)
+
+
+def _question(asker: Registration, name: str, key: str, dead_version: int) -> Out:
     folded = folded_company(name)
-    key = account_key(asker.org, folded)
     identity = hashlib.sha256(f"{asker.id}\n{key}\n{dead_version}".encode()).hexdigest()[:32]
     company = Company(
         id=identity,
@@ -75,8 +84,7 @@ def _wait(tables: Tables, asker: Registration, name: str, dead_version: int) -> 
         received_at=asker.received_at,
         schema=SCHEMA,
     )
-    out = Out(TOPIC, msgspec.json.encode(company), f"company:{asker.org}:{folded}", own)
-    return Wait(tables.accounts.name, key, tables.accounts.raw(key), _unknown(), outs=(out,))
+    return Out(TOPIC, msgspec.json.encode(company), f"company:{asker.org}:{folded}", own)
 
 
 def _unknown() -> Cause:

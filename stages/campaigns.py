@@ -53,19 +53,7 @@ _RIGHTS: Final = frozenset(
 _RIGHTS_HINT: Final = "Tick 'Marketing User' on Turnout's user, and give it create and edit on Campaigns"
 
 _FIELDS: Final = ("Id", "Name", "Description", "Status", "StartDate", "EndDate", "CreatedDate")
-_STATUS_RIGHTS: Final = frozenset(
-    {
-        "NOT_FOUND",
-        "INVALID_TYPE",
-        "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
-        "INSUFFICIENT_ACCESS_OR_READONLY",
-        "INVALID_FIELD_FOR_INSERT_UPDATE",
-    }
-)
-"""Codes that on a Campaign or its statuses mostly mean that Turnout's user may not write them."""
-_RIGHTS_HINT: Final = "Tick 'Marketing User' on Turnout's user, and give it create and edit on Campaigns"
-
-_FIELDS: Final = ("Id", "CampaignId", "Label", "HasResponded", "IsDefault", "SortOrder")
+_STATUS_FIELDS: Final = ("Id", "CampaignId", "Label", "HasResponded", "IsDefault", "SortOrder")
 
 
 @dataclasses.dataclass(slots=True)
@@ -201,12 +189,16 @@ class Campaigns:
         for _ in range(ROUNDS):
             if not pending:
                 return
-            results = await writes.send(scene.door, scene.org, [write for _, write in pending], scene.made.batch.guard)
+            made = [case for case, write in pending if not write.id]
+            results, statuses = await writes.send_then_read(
+                scene.door, scene.org, [write for _, write in pending], _statuses_by_name(made), scene.made.batch.guard, STATUS
+            )
             again = []
             for (case, write), result in zip(pending, results, strict=True):
                 lesser = self._settle(scene, case, write, result)
                 if lesser is not None:
                     again.append((case, lesser))
+            _share(made, statuses or ())
             pending = again
         for case, _ in pending:
             scene.made.give(case.message, self._no_campaign(case, case.causes))
@@ -257,15 +249,19 @@ class Campaigns:
         lacking = [case for case in cases if case.trusted is None or _lacks(case.trusted, case.workspace)]
         if not lacking:
             return
-        await self._read_statuses(scene, lacking)
+        unread = [case for case in lacking if not case.statuses]
+        _share(unread, await _read_statuses(scene, unread))
         intents = [(case, write) for case in lacking for write in _status_writes(case)]
+        written = [case for case in lacking if any(one is case for one, _ in intents)]
         if not intents:
             return
-        results = await writes.send(scene.door, scene.org, [write for _, write in intents], scene.made.batch.guard)
+        results, statuses = await writes.send_then_read(
+            scene.door, scene.org, [write for _, write in intents], _statuses_of(written), scene.made.batch.guard, STATUS
+        )
         for (case, _), result in zip(intents, results, strict=True):
             self._settle_status(scene, case, result)
-        written = [case for case in _open(scene.made, lacking) if any(one is case for one, _ in intents)]
-        await self._read_statuses(scene, written)
+        written = _open(scene.made, written)
+        _share(written, statuses if statuses is not None else await _read_statuses(scene, written))
         for case in written:
             missing = [label for label in ranking.labels(case.workspace.statuses) if ranking.spelled(label, _labels(case)) is None]
             if missing:
@@ -284,15 +280,6 @@ class Campaigns:
                 scene.made.give(case.message, self._no_campaign(case, tuple(trouble.cause for trouble in troubles)))
             case Saved() | Refused():
                 """Somebody was faster, at worst: what is there now is read back."""
-
-    async def _read_statuses(self, scene: _Scene, cases: Sequence[Case]) -> None:
-        by_campaign = {case.campaign: case for case in cases}
-        for case in cases:
-            case.statuses = []
-        queries = [select(_STATUS_FIELDS, STATUS, f"CampaignId IN {in_list(chunk)}") for chunk in chunks(by_campaign, count=30)]
-        for records in await read(scene.door, queries, STATUS):
-            for record in records:
-                by_campaign[full_id(record["CampaignId"])].statuses.append(record)
 
     def _done(self, case: Case) -> Emit:
         row = CampaignRow(
@@ -344,6 +331,30 @@ class Campaigns:
 
 def _open(made: Verdicts, cases: Iterable[Case]) -> list[Case]:
     return [case for case in cases if not made.has(case.message)]
+
+
+def _statuses_of(cases: Sequence[Case]) -> list[str]:
+    campaigns = dict.fromkeys(case.campaign for case in cases)
+    return [select(_STATUS_FIELDS, STATUS, f"CampaignId IN {in_list(chunk)}") for chunk in chunks(campaigns, count=30)]
+
+
+def _statuses_by_name(cases: Sequence[Case]) -> list[str]:
+    """For the very call that makes the Campaigns, when their ids are not known yet."""
+    names = dict.fromkeys(case.title.name for case in cases)
+    return [select(_STATUS_FIELDS, STATUS, f"Campaign.Name IN {in_list(chunk)}") for chunk in chunks(names, count=30)]
+
+
+async def _read_statuses(scene: _Scene, cases: Sequence[Case]) -> list[Record]:
+    return [record for records in await read(scene.door, _statuses_of(cases), STATUS) for record in records]
+
+
+def _share(cases: Sequence[Case], statuses: Iterable[Record]) -> None:
+    """Each Campaign its own statuses."""
+    of: dict[str, list[Record]] = {}
+    for record in statuses:
+        of.setdefault(full_id(record["CampaignId"]), []).append(record)
+    for case in cases:
+        case.statuses = of.get(case.campaign, [])
 
 
 def _never(session: SessionRow) -> str | None:

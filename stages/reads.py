@@ -23,7 +23,7 @@ async def read(door: OrgDoor, queries: Sequence[str], object_name: str = "") -> 
         places = together[start : start + QUERIES]
         replies = await door.composite([Subrequest("GET", path_of_query(queries[place])) for place in places])
         for place, reply in zip(places, replies, strict=True):
-            found[place] = await _records(door, reply, object_name)
+            found[place] = await records_of(door, reply, object_name)
     for place, soql in enumerate(queries):
         if holds_reference(soql):
             found[place] = [_plain(record) for record in await door.query(soql)]
@@ -41,7 +41,8 @@ def is_field_missing(error: CallRefused) -> bool:
     return error.trouble.cause.code == "INVALID_FIELD"
 
 
-async def _records(door: OrgDoor, reply: Reply, object_name: str) -> list[Record]:
+async def records_of(door: OrgDoor, reply: Reply, object_name: str) -> list[Record]:
+    """The records of one query of a composite, further pages too. Raises CallRefused."""
     body = reply.body
     if reply.status >= 400 or not isinstance(body, dict) or "records" not in body:
         troubles = classify_all(errors_of(body), object_name=object_name, http_status=reply.status)

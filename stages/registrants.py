@@ -69,6 +69,8 @@ class _Scene:
     door: OrgDoor
     user: str
     describes: dict[str, Describe]
+    asked: set[str] = dataclasses.field(default_factory=set)
+    """Companies whose Account was asked for in this batch."""
 
 
 class Registrants:
@@ -210,7 +212,7 @@ class Registrants:
         company = plan.subject.attributes.get("company")
         if plan.creates == LEAD or not isinstance(company, str) or mapping.is_blank(company) or plan.is_refused("AccountId"):
             return None
-        standing = accounts.stand(self._tables, plan.subject, company, self._now())
+        standing = accounts.stand(self._tables, plan.subject, company, self._now(), scene.asked)
         if isinstance(standing, str):
             plan.account = standing
             return None
@@ -276,7 +278,7 @@ class Registrants:
         if kind == ORG and refusals.is_missing_field(troubles):
             return None
         if kind == LOOK:
-            return self._changed(plan, write, troubles)
+            return self._changed(scene, plan, write, troubles)
         if kind == TRANSIENT:
             return verdicts.again(next(one for one in troubles if one.kind == TRANSIENT))
         if kind == ORG:
@@ -288,14 +290,14 @@ class Registrants:
         written = self._written(plan, {}, tuple(trouble.cause for trouble in troubles))
         return verdicts.rejected(troubles, (*plan.subject.trail, written))
 
-    def _changed(self, plan: Plan, write: Write, troubles: Sequence[Trouble]) -> Outcome | None:
+    def _changed(self, scene: _Scene, plan: Plan, write: Write, troubles: Sequence[Trouble]) -> Outcome | None:
         """The world has changed: look again, or for what the record refers to."""
         plan.fresh = False
         codes = {trouble.cause.code for trouble in troubles}
         doubled = "DUPLICATE_VALUE" in codes
         if write.id == "" and plan.account and not doubled:
             company = str(plan.subject.attributes["company"])
-            return accounts.dead(self._tables, plan.subject, company, plan.account)
+            return accounts.dead(self._tables, plan.subject, company, plan.account, scene.asked)
         if doubled and write.id == "":
             if plan.doubled:
                 return verdicts.rejected(troubles, plan.subject.trail)

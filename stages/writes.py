@@ -1,18 +1,19 @@
 """Records written in as few calls as can be: packed into collections and composites, each result read by itself. Never decides what to write."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from schemas.messages import Cause, Value
 from schemas.settings import Org
+from stages.reads import Record, records_of
 from stages.salesforce.causes import Error, classify_all, errors_of
 from stages.salesforce.door import Guard, OrgDoor, Reply, Subrequest, Trouble
 from stages.salesforce.errors import CallRefused, OrgUnavailable, OutcomeUnknown
 from stages.salesforce.ids import full_id, is_id
-from stages.salesforce.soql import holds_reference
+from stages.salesforce.soql import holds_reference, path_of_query
 
 RECORDS: Final = 200
 """Most records of one collection."""
@@ -87,36 +88,64 @@ def headers(org: Org, *, creating: bool) -> dict[str, str]:
 
 async def send(door: OrgDoor, org: Org, writes: Sequence[Write], guard: Guard) -> list[Result]:
     """Writes all; results in the order of `writes`. Only the guard's LeaseLost is raised: all else is a result."""
+    return await _send_calls(door, org, writes, _calls(_parts(writes)), guard)
+
+
+async def send_then_read(
+    door: OrgDoor, org: Org, writes: Sequence[Write], queries: Sequence[str], guard: Guard, object_name: str
+) -> tuple[list[Result], list[Record] | None]:
+    """As `send`, and what the queries find after it, in the same call where all fits one; None where they were not answered."""
+    calls = list(_calls(_parts(writes)))
+    fits = len(calls) == 1 and not calls[0][0].alone and len(calls[0]) + len(queries) <= COLLECTIONS
+    if not fits or any(holds_reference(soql) for soql in queries):
+        return await _send_calls(door, org, writes, calls, guard), None
+    answers: list[Reply] = []
+    results = await _send_calls(door, org, writes, calls, guard, queries, answers)
+    try:
+        return results, [record for reply in answers for record in await records_of(door, reply, object_name)] if answers else None
+    except CallRefused:
+        return results, None
+
+
+async def _send_calls(
+    door: OrgDoor,
+    org: Org,
+    writes: Sequence[Write],
+    calls: Iterable[Sequence[_Part]],
+    guard: Guard,
+    queries: Sequence[str] = (),
+    answers: list[Reply] | None = None,
+) -> list[Result]:
     results: list[Result | None] = [None] * len(writes)
     unavailable: Trouble | None = None
-    for call in _calls(_parts(writes)):
+    for call in calls:
         if unavailable is None:
-            unavailable = await _send_call(door, org, writes, call, guard, results)
+            try:
+                replies = await _replies(door, org, writes, call, guard, queries)
+            except OrgUnavailable as error:
+                unavailable = error.trouble
+            except OutcomeUnknown as error:
+                _fill(results, call, Lost(error.trouble))
+            except CallRefused as error:
+                _fill(results, call, Refused((error.trouble,)))
+            else:
+                _take(results, writes, call, replies)
+                if answers is not None:
+                    answers.extend(replies[len(call) :])
         if unavailable is not None:
             _fill(results, call, Unsent(unavailable))
     return [result if result is not None else Lost(_no_answer()) for result in results]
 
 
-async def _send_call(
-    door: OrgDoor, org: Org, writes: Sequence[Write], call: Sequence[_Part], guard: Guard, results: list[Result | None]
-) -> Trouble | None:
-    """One call; a Trouble where the org can't be worked with."""
-    try:
-        replies = await _replies(door, org, writes, call, guard)
-    except OrgUnavailable as error:
-        return error.trouble
-    except OutcomeUnknown as error:
-        _fill(results, call, Lost(error.trouble))
-    except CallRefused as error:
-        _fill(results, call, Refused((error.trouble,)))
-    else:
-        for part, reply in zip(call, replies, strict=True):
-            for place, result in zip(part.places, _results(writes, part, reply), strict=True):
-                results[place] = result
-    return None
+def _take(results: list[Result | None], writes: Sequence[Write], call: Sequence[_Part], replies: Sequence[Reply]) -> None:
+    for part, reply in zip(call, replies[: len(call)], strict=True):
+        for place, result in zip(part.places, _results(writes, part, reply), strict=True):
+            results[place] = result
 
 
-async def _replies(door: OrgDoor, org: Org, writes: Sequence[Write], call: Sequence[_Part], guard: Guard) -> Sequence[Reply]:
+async def _replies(
+    door: OrgDoor, org: Org, writes: Sequence[Write], call: Sequence[_Part], guard: Guard, queries: Sequence[str]
+) -> Sequence[Reply]:
     if call[0].alone:
         part = call[0]
         method, path = _method(part), "composite/sobjects"
@@ -124,6 +153,7 @@ async def _replies(door: OrgDoor, org: Org, writes: Sequence[Write], call: Seque
     subrequests = [
         Subrequest(_method(part), "composite/sobjects", _body(writes, part), headers(org, creating=part.creating)) for part in call
     ]
+    subrequests += [Subrequest("GET", path_of_query(soql)) for soql in queries]
     return await door.composite(subrequests, guard=guard)
 
 
