@@ -81,6 +81,8 @@ def login_url_problem(login_url: str, flow: str = "") -> Cause | None:
         return _address("The address of the browser's pages is not that of the API", f'login_url = "https://{right}"')
     if parts.scheme not in ("https", "http") or not host:
         return _address("login_url is not a web address", f'login_url = "{LOGIN_HOST}", or the org\'s My Domain')
+    if parts.path.strip("/") or parts.query or parts.username:
+        return _address("login_url is more than a host", f'login_url = "{parts.scheme}://{host}"')
     if parts.scheme == "http" and not _is_local(host):
         return _address("http:// is for sandbox orgs on this machine or its network only", f'login_url = "https://{host}"')
     if flow == "client-credentials" and f"https://{host}" in (LOGIN_HOST, SANDBOX_HOST):

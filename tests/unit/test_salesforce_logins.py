@@ -95,6 +95,8 @@ def test_a_private_key_that_is_none_is_named_and_not_shown() -> None:
         ("https://acme--uat.sandbox.lightning.force.com", "https://acme--uat.sandbox.my.salesforce.com"),
         ("http://acme.my.salesforce.com", "https://acme.my.salesforce.com"),
         ("acme.my.salesforce.com", "https://login.salesforce.com"),
+        ("https://acme.my.salesforce.com/setup/home", "https://acme.my.salesforce.com"),
+        ("https://someone:word@acme.my.salesforce.com", "https://acme.my.salesforce.com"),
     ],
 )
 def test_an_address_that_can_not_be_one_is_refused_with_the_right_form(login_url: str, right: str) -> None:

@@ -1,10 +1,13 @@
 """Facts about places for calls: orgs that hang fill neither threads nor anyone's patience."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 
 import anyio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stages.salesforce.errors import OrgUnavailable
 from stages.salesforce.slots import Bounds, Gate, Slots
@@ -169,3 +172,69 @@ async def test_what_the_work_raises_comes_out_and_the_place_is_free_again() -> N
         with pytest.raises(KeyError):
             await slots.run(gate, fails)
     assert gate.running == 0
+
+
+class Steps:
+    """One org's gate, driven by any sequence of what can happen to it."""
+
+    def __init__(self) -> None:
+        self.bounds = Bounds(per_org=3, per_org_while_slow=2)
+        self.gate = Gate(self.bounds)
+        self.waiting: list[asyncio.Task[None]] = []
+        self.inside = 0
+        self.slow = 0
+
+    async def step(self, act: str) -> None:
+        before, was_open = self.inside, self.open()
+        match act:
+            case "enter":
+                self.waiting.append(asyncio.ensure_future(self.gate.enter()))
+            case "give-up" if self.waiting:
+                self.waiting.pop(0).cancel()
+            case "leave" if self.inside > self.slow:
+                self.inside -= 1
+                self.gate.leave()
+            case "turn-slow" if self.inside > self.slow:
+                self.slow += 1
+                self.gate.turned_slow()
+            case "slow-ends" if self.slow:
+                self.slow -= 1
+                self.inside -= 1
+                self.gate.slow_ended()
+                self.gate.leave()
+            case "fail":
+                self.gate.failed()
+            case "succeed":
+                self.gate.succeeded()
+        await anyio.wait_all_tasks_blocked()
+        entered = [task for task in self.waiting if task.done()]
+        self.waiting = [task for task in self.waiting if not task.done()]
+        self.inside += len(entered)
+        assert not entered or was_open or act in ("leave", "slow-ends", "succeed"), (act, before)
+
+    def open(self) -> bool:
+        if self.gate.doubt:
+            return self.inside == 0
+        return self.inside < (self.bounds.per_org_while_slow if self.slow else self.bounds.per_org)
+
+    def check(self) -> None:
+        assert (self.gate.running, self.gate.slow) == (self.inside, self.slow)
+        assert self.inside <= self.bounds.per_org
+        assert not (self.waiting and self.open()), "someone waits at an open gate"
+
+
+ACTS = ["enter", "enter", "give-up", "leave", "turn-slow", "slow-ends", "fail", "succeed"]
+
+
+@given(st.lists(st.sampled_from(ACTS), max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_whatever_happens_nobody_waits_at_an_open_gate_and_none_is_over_the_bound(acts: list[str]) -> None:
+    async def drive() -> None:
+        steps = Steps()
+        for act in acts:
+            await steps.step(act)
+            steps.check()
+        for task in steps.waiting:
+            task.cancel()
+
+    asyncio.run(drive())
