@@ -37,6 +37,8 @@ class Limits:
     """How long a body may take to arrive; then 408."""
     produce_seconds: float = 10.0
     """How long a request waits for Kafka; then 503."""
+    reading: int = 2_000
+    """Bodies that are being read at once; beyond it 503 at once."""
     in_flight: int = 2_000
     """Bodies that Kafka has not acknowledged, those already answered 503 among them; beyond it 503 at once."""
     retry_after_seconds: int = 30
@@ -47,6 +49,24 @@ class Metrics(Protocol):
 
     def webhook(self, workspace: str, outcome: str) -> None:
         """One request. `workspace` is a known id or "unknown"; outcomes are those of `Answer`."""
+
+
+class Quiet:
+    """Lets one log line a kind through in a while, and counts the others: a flood of refusals must not be one of lines."""
+
+    def __init__(self, clock: Callable[[], float], every_seconds: float = 30.0) -> None:
+        self._clock, self._every = clock, every_seconds
+        self._told: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def speaks(self, workspace: str, kind: str) -> int | None:
+        """How many were kept quiet since the last line; None: this one is kept quiet too."""
+        now = self._clock()
+        since, quiet = self._told.get((workspace, kind), (-self._every, 0))
+        if now - since < self._every:
+            self._told[workspace, kind] = since, quiet + 1
+            return None
+        self._told[workspace, kind] = now, 0
+        return quiet
 
 
 class Unavailable(Exception):
@@ -97,6 +117,8 @@ class Ingress:
         self._clock = clock
         self.limits = limits
         self._secrets: dict[str, str] = {}
+        self._quiet = Quiet(clock)
+        self._reading = 0
         self._in_flight = 0
         self._trouble: str | None = None
 
@@ -113,7 +135,8 @@ class Ingress:
             workspace = self._workspace(name)
             answer = UNKNOWN_WORKSPACE if workspace is None else await self._verified(workspace, request)
         except (Unavailable, SecretsError) as error:
-            log.error("webhook was not taken", workspace=name, error=str(error))
+            if (quiet := self._quiet.speaks(name, "unavailable")) is not None:
+                log.error("webhook was not taken", workspace=name, error=str(error), kept_quiet=quiet)
             answer = UNAVAILABLE
         self._metrics.webhook("unknown" if answer is UNKNOWN_WORKSPACE else name, answer.outcome)
         return self._respond(answer)
@@ -131,10 +154,15 @@ class Ingress:
         return web.json_response({"error": answer.text}, status=answer.status, headers=headers)
 
     async def _verified(self, workspace: Workspace, request: web.Request) -> Answer:
+        if self._reading >= self.limits.reading:
+            raise Unavailable(f"{self._reading} bodies are being read")
+        self._reading += 1
         try:
             body = await asyncio.wait_for(self._body(request), self.limits.body_seconds)
         except TimeoutError:
             return TOO_SLOW
+        finally:
+            self._reading -= 1
         if body is None:
             return TOO_LARGE
         now = self._clock()
@@ -144,7 +172,7 @@ class Ingress:
             now=now, tolerance_seconds=settings.signature_tolerance_seconds,
         )  # fmt: skip
         if verdict.standing is not Standing.OK:
-            log.warning("webhook refused", workspace=workspace.id, outcome=verdict.standing.value, age_seconds=int(now - verdict.signed_at))
+            self._tell(workspace.id, verdict, now)
             return _REFUSED[verdict.standing]
         answer, records = decide(workspace, body, signed_at=verdict.signed_at * 1000, received_at=int(now * 1000))
         try:
@@ -152,6 +180,12 @@ class Ingress:
         except RecordTooLarge:
             return TOO_LARGE
         return answer
+
+    def _tell(self, workspace: str, verdict: signature.Verdict, now: float) -> None:
+        outcome = verdict.standing.value
+        if (quiet := self._quiet.speaks(workspace, outcome)) is not None:
+            age = int(now - verdict.signed_at) if verdict.signed_at else None
+            log.warning("webhook refused", workspace=workspace, outcome=outcome, age_seconds=age, kept_quiet=quiet)
 
     async def _body(self, request: web.Request) -> bytes | None:
         """The raw bytes; None if there are too many."""

@@ -293,6 +293,39 @@ async def test_a_body_that_never_ends_is_given_up() -> None:
         assert stage.counted.seen == [("acme", "too_slow")]
 
 
+async def test_no_more_bodies_are_read_at_once_than_the_bound() -> None:
+    begun = asyncio.Event()
+    go_on = asyncio.Event()
+    body = person()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield body[:5]
+        begun.set()
+        await go_on.wait()
+        yield body[5:]
+
+    async with serving(reading=1) as stage:
+        headers = {"x-livestorm-signature": signature.sign(SECRET, NOW, body)}
+        first = asyncio.create_task(stage.client.post("/livestorm/acme", data=slow(), headers=headers))
+        await begun.wait()
+        while not stage.ingress._reading:  # noqa: ASYNC110 - the request is on its way through a socket
+            await asyncio.sleep(0.001)
+        assert (await stage.post(body)).status == 503
+        go_on.set()
+        assert (await first).status == 202
+
+
+def test_a_flood_of_refusals_is_not_a_flood_of_lines() -> None:
+    now = 0.0
+    quiet = ingress.Quiet(lambda: now, every_seconds=30.0)
+    assert quiet.speaks("acme", "bad_signature") == 0
+    assert [quiet.speaks("acme", "bad_signature") for _ in range(5)] == [None] * 5
+    assert quiet.speaks("acme", "too_old") == 0
+    assert quiet.speaks("other", "bad_signature") == 0
+    now = 30.0
+    assert quiet.speaks("acme", "bad_signature") == 5
+
+
 async def test_a_row_or_a_secret_that_cannot_be_read_is_503_for_nothing_is_lost() -> None:
     async with serving() as stage:
         stage.rows["acme"] = b'{"id":5}'
