@@ -496,6 +496,7 @@ class TestCheck:
         await switch("POST", "rules", {"kind": "no-marketing-user"})
         rows = await checks(world)
         assert bad(rows)["marketing_user"] == "no"
+        assert bad(rows)["object CampaignMemberStatus"] == "not createable"
         assert "Marketing User" in rows["marketing_user"].mend
 
     async def test_a_mapped_field_that_is_gone_is_told(self, world: World, switch: Switches) -> None:
