@@ -38,6 +38,8 @@ class SessionRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A breakout room: no session of its own."""
     past: bool = False
     """It ended before its workspace was connected: it makes no Campaign."""
+    orgs: tuple[str, ...] = ()
+    """Orgs that have been told of it, or are about to be: a registration of another org (its workspace has moved, or was closed until now) has it told there too."""
 
 
 class CampaignRow(msgspec.Struct, kw_only=True, omit_defaults=True):

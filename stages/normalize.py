@@ -190,7 +190,15 @@ class Normalize:
             attributes=livesessions.context(session, event) | values,
             trail=(Written(stage=STAGE, at=self._now_ms(), left_out=odd),) if odd else (),
         )
-        return Emit((_out(message, "normalized", address, "registration", registration),))
+        out = _out(message, "normalized", address, "registration", registration)
+        return Emit((out, *self._untold(message, received, session)))
+
+    def _untold(self, message: Message, received: Received, row: SessionRow) -> tuple[Out, ...]:
+        """Has the session told in this org too, if it never was: else its registrants would wait for a Campaign that nobody makes."""
+        if received.org in row.orgs or not self._ask_for(f"{received.org}|{row.id}"):
+            return ()
+        told = msgspec.structs.replace(received, id=f"{received.id}-session", trigger=TOLD, body=msgspec.Raw(b"{}"))
+        return (_received(told, f"session:{row.id}", "session", row.id, row.event, message.happened_at, message.replay),)
 
     # Sessions
 
@@ -200,9 +208,10 @@ class Normalize:
         if not fresh.event and not (known and known.event):
             return Reject((_NO_EVENT,))
         row = livesessions.merge(known, fresh, connected_at=workspace.connected_at)
-        rows = (self._sessions.row(row.id, row),)
         if reason := closed(workspace) or livesessions.closed(row, workspace):
-            return Drop(reason, rows)
+            return Drop(reason, (self._sessions.row(row.id, row),))
+        row = livesessions.told(row, received.org)
+        rows = (self._sessions.row(row.id, row),)
         event = _readable(self._events, row.event)
         if event is None:
             # The row is for those who wait for the session, at once; its Campaign needs the event's title.
@@ -221,7 +230,8 @@ class Normalize:
         event = _readable(self._events, row.event)
         if event is None or event.updated_at < _TOLD.decode(received.body).event_updated_at:
             return self._wait_for_event(received, row.id, row.event)
-        return Emit((self._session_out(message, received, row, event),))
+        rows = () if received.org in row.orgs else (self._sessions.row(row.id, livesessions.told(row, received.org)),)
+        return Emit((self._session_out(message, received, row, event),), rows)
 
     def _session_out(self, message: Message, received: Received, row: SessionRow, event: EventRow) -> Out:
         session = Session(

@@ -66,6 +66,11 @@ def merge(known: SessionRow | None, fresh: SessionRow, *, connected_at: int) -> 
     return row
 
 
+def told(row: SessionRow, org: str) -> SessionRow:
+    """The row after an org was told of the session."""
+    return row if org in row.orgs else msgspec.structs.replace(row, orgs=(*row.orgs, org))
+
+
 def closed(row: SessionRow, workspace: Workspace) -> str | None:
     """Why a session is none for Salesforce: `breakout_room`, `past_session`; None: it is one."""
     if row.breakout:
@@ -99,7 +104,7 @@ def event_row(told: livestorm.Resource[livestorm.Event], known: EventRow | None)
 
 def context(row: SessionRow, event: EventRow | None) -> dict[str, Value]:
     """Mappable attributes that the session and its event tell of a registration; only what is set."""
-    told: dict[str, Value] = {
+    values: dict[str, Value] = {
         "session_id": row.id,
         "session_name": row.name,
         "session_status": row.status,
@@ -109,8 +114,8 @@ def context(row: SessionRow, event: EventRow | None) -> dict[str, Value]:
         "event_id": row.event,
     }
     if event is not None:
-        told |= {"event_title": event.title, "event_language": event.language}
-    return {name: value for name, value in told.items() if value}
+        values |= {"event_title": event.title, "event_language": event.language}
+    return {name: value for name, value in values.items() if value}
 
 
 def _merged(known: SessionRow, fresh: SessionRow) -> SessionRow:
@@ -123,6 +128,7 @@ def _merged(known: SessionRow, fresh: SessionRow) -> SessionRow:
         canceled_at=later.canceled_at or (earlier.canceled_at if later.status == "canceled" else 0),
         estimated_started_at=later.estimated_started_at or earlier.estimated_started_at,
         breakout=later.breakout or earlier.breakout,
+        orgs=known.orgs,
     )
 
 

@@ -67,7 +67,13 @@ class World:
         self.now = float(NOW)
         self.events["E1"] = msgspec.json.encode(EventRow(id="E1", title="Season opener", updated_at=5, language="fr"))
         row = session or SessionRow(
-            id="S1", workspace="acme", event="E1", status="upcoming", timezone="Europe/Paris", estimated_started_at=NOW + 900
+            id="S1",
+            orgs=("acme-prod",),
+            workspace="acme",
+            event="E1",
+            status="upcoming",
+            timezone="Europe/Paris",
+            estimated_started_at=NOW + 900,
         )
         self.sessions["S1"] = msgspec.json.encode(row)
         self.step = Normalize(self.workspaces, self.events, self.sessions, ask=api, session_wait_seconds=86_400.0, clock=lambda: self.now)
@@ -254,7 +260,7 @@ async def test_a_replay_without_its_time_happened_when_it_was_signed(watched: An
 
 
 async def test_attendance_happened_at_the_sessions_end() -> None:
-    ended = SessionRow(id="S1", workspace="acme", event="E1", status="past", ended_at=NOW - 400)
+    ended = SessionRow(id="S1", workspace="acme", event="E1", status="past", ended_at=NOW - 400, orgs=("acme-prod",))
     for event in ("people.attended", "people.not_attended"):
         assert registration(await World(session=ended).one(person(event))).happened_at == (NOW - 400) * 1000
         assert registration(await World().one(person(event))).happened_at == SIGNED * 1000
@@ -303,7 +309,7 @@ async def test_the_plan_is_read_without_regard_to_case() -> None:
 async def test_a_session_that_ended_before_the_connection_is_past() -> None:
     past = SessionRow(id="S1", workspace="acme", event="E1", status="past", ended_at=CONNECTED - 1)
     assert dropped(await World(session=past).one(person())) == "past_session"
-    just = SessionRow(id="S1", workspace="acme", event="E1", status="past", ended_at=CONNECTED)
+    just = SessionRow(id="S1", workspace="acme", event="E1", status="past", ended_at=CONNECTED, orgs=("acme-prod",))
     assert registration(await World(session=just).one(person())).session == "S1"
 
 
@@ -463,6 +469,32 @@ async def test_a_renamed_event_tells_each_of_its_sessions_again() -> None:
     after = await world.one(told)
     assert isinstance(after, Emit)
     assert msgspec.json.decode(after.outs[0].value, type=Session).title == "Grand opener"
+
+
+async def test_a_session_that_was_told_while_its_workspace_was_closed_is_told_when_it_opens() -> None:
+    world = World(workspace(enabled=False), session=SessionRow(id="S1", workspace="acme", event="E1", status="upcoming"))
+    assert dropped(await world.tell(session())) == "disabled"
+    world.workspaces["acme"] = msgspec.json.encode(workspace())
+    outcomes = await world.run(*(person(email=f"a{count}@mill.example") for count in range(3)))
+    outs = [out for outcome in outcomes if isinstance(outcome, Emit) for out in outcome.outs]
+    (told,) = [out for out in outs if out.topic == "received"]
+    assert (told.key, len(outs)) == ("session:S1", 4)
+    after = await world.tell(followed(told))
+    assert isinstance(after, Emit)
+    assert msgspec.json.decode(after.outs[0].value, type=Session).org == "acme-prod"
+    assert world.session.orgs == ("acme-prod",)
+    world.now += 1_000
+    assert registration(await world.one(person())).session == "S1"
+
+
+async def test_a_session_whose_workspace_has_moved_is_told_in_the_new_org_too() -> None:
+    world = World(session=SessionRow(id="S1", workspace="acme", event="E1", status="upcoming", orgs=("old-org",)))
+    outcome = await world.one(person())
+    assert isinstance(outcome, Emit)
+    await world.tell(followed(outcome.outs[1]))
+    assert world.session.orgs == ("old-org", "acme-prod")
+    await world.tell(session(name="later", updated_at=NOW))
+    assert (world.session.name, world.session.orgs) == ("later", ("old-org", "acme-prod"))
 
 
 async def test_a_mapping_that_needs_the_event_waits_for_it() -> None:
