@@ -1,6 +1,7 @@
 """`turnout sandbox`: the stand-ins for the outside world, each a server of its own."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,7 +11,7 @@ from stages.errors import TurnoutError, UsageError, innermost
 
 @click.group()
 def sandbox() -> None:
-    """Stand-ins for Salesforce and Kafka, for trying and testing. Never for production."""
+    """Stand-ins for Salesforce, Livestorm and Kafka, for trying and testing. Never for production."""
 
 
 @sandbox.command()
@@ -35,6 +36,31 @@ def salesforce(port: int, orgs: int, seed: Path | None, latency_ms: int, stop_wi
         cause = innermost(group)
         if isinstance(cause, SeedError):
             raise UsageError(str(cause)) from None
+        if isinstance(cause, OSError):
+            raise TurnoutError(f"can't listen on port {port}: {cause}; choose another with --port (0 picks a free one)") from None
+        raise
+
+
+@sandbox.command()
+@click.option("--port", type=click.IntRange(0, 65_535), default=8095, show_default=True, help="0: a free one.")
+@click.option("--organization", default="sandbox", show_default=True, help="The Livestorm workspace's id.")
+@click.option("--token", default="sandbox", show_default=True, help="The API token that it takes.")
+@click.option("--secret", default="sandbox", show_default=True, help="What it signs webhooks with.")
+@click.option("--webhooks", default="", metavar="URL", help="An address that is subscribed to every event from the start.")
+@click.option(
+    "--time-scale", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True, help="Waits before retries, times this."
+)
+@click.option("--calls-per-second", type=click.IntRange(1), default=5, show_default=True, help="The API's limit.")
+@start.leash_option
+def livestorm(port: int, stop_with_stdin: bool, **options: Any) -> int:
+    """A stand-in Livestorm: its REST API, and signed webhooks. Prints its address; runs until it is stopped."""
+    from stages.sandbox.livestorm.server import Options, serve
+
+    start.environment(part="sandbox-livestorm", stop_with_stdin=stop_with_stdin)
+    try:
+        return start.until_stopped(serve, port, Options(**options))
+    except BaseExceptionGroup as group:
+        cause = innermost(group)
         if isinstance(cause, OSError):
             raise TurnoutError(f"can't listen on port {port}: {cause}; choose another with --port (0 picks a free one)") from None
         raise

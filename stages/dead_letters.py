@@ -1,0 +1,148 @@
+"""What was refused: finding dead letters, sending them on their way again in their order, or laying them aside with a reason.
+
+The topic is never rewritten: what was decided about a letter is a record of its own behind it, with the header `resolution`.
+"""
+
+import base64
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from pipeline.delivery import DEAD_LETTERS
+from pipeline.records import Outgoing, Record
+from pipeline.transport import Transport, Writer
+from schemas.messages import DeadLetter
+from schemas.settings import Workspace
+from stages import ingress
+from stages.errors import UsageError
+from stages.lag import rfc3339
+from stages.trace import read
+
+Json = dict[str, Any]
+RESOLUTION: Final = "resolution"
+
+
+class Resolution(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What somebody decided about a letter."""
+
+    id: str
+    state: Literal["retried", "discarded"]
+    at: int
+    """Unix ms."""
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Choice:
+    """Which letters are meant: those with these ids, or all that fit every word that is given. Empty words fit all."""
+
+    ids: tuple[str, ...] = ()
+    workspace: str = ""
+    stage: str = ""
+    cause: str = ""
+
+    def fits(self, letter: DeadLetter) -> bool:
+        return (
+            (not self.ids or letter.id in self.ids)
+            and self.workspace in ("", letter.workspace)
+            and self.stage in ("", letter.stage)
+            and (not self.cause or any(cause.code == self.cause for cause in letter.causes))
+        )
+
+
+async def load(transport: Transport) -> list[DeadLetter]:
+    """Every letter about which nothing was decided, in the order in which their messages came."""
+    offsets = await transport.cluster.offsets(DEAD_LETTERS)
+    return unresolved(await read(transport, DEAD_LETTERS, offsets, lambda record: record.value is not None))
+
+
+def unresolved(records: Iterable[Record]) -> list[DeadLetter]:
+    """From the topic's records. A letter that came twice (a repeat after a crash) is one; one that came again after its retry is new."""
+    letters: dict[str, DeadLetter] = {}
+    for record in records:
+        if any(name == RESOLUTION for name, _ in record.headers):
+            letters.pop(msgspec.json.decode(record.value or b"", type=Resolution).id, None)
+        else:
+            letter = msgspec.json.decode(record.value or b"", type=DeadLetter)
+            letters[letter.id] = letter
+    return sorted(letters.values(), key=lambda letter: (letter.topic, letter.partition, letter.offset, letter.at))
+
+
+def chosen(letters: Sequence[DeadLetter], choice: Choice) -> list[DeadLetter]:
+    """Raises UsageError naming ids that are none of the letters'."""
+    missing = set(choice.ids) - {letter.id for letter in letters}
+    if missing:
+        raise UsageError(f"there is no open dead letter {', '.join(sorted(missing))}: `turnout dead-letters list` names them")
+    return [letter for letter in letters if choice.fits(letter)]
+
+
+async def retry(writer: Writer, letters: Sequence[DeadLetter], workspaces: Mapping[str, Workspace], now_ms: int) -> None:
+    """Sends the untouched messages to the topics that they were in, in order, and notes it once they are durable. Raises TransportError."""
+    records = [record for letter in letters for record in again(letter, workspaces, now_ms)]
+    if records:
+        await writer.send(records)
+    await _note(writer, letters, Resolution(id="", state="retried", at=now_ms))
+
+
+async def discard(writer: Writer, letters: Sequence[DeadLetter], reason: str, now_ms: int) -> None:
+    """Notes that nothing is to be done about them. The letters stay in the topic until its retention."""
+    await _note(writer, letters, Resolution(id="", state="discarded", at=now_ms, reason=reason))
+
+
+def again(letter: DeadLetter, workspaces: Mapping[str, Workspace], now_ms: int) -> Sequence[Outgoing]:
+    """The records that bring a letter's message back. Raises UsageError where its workspace is gone and it never was in a topic."""
+    if letter.topic:
+        headers = tuple((name, value.encode()) for name, value in letter.headers.items())
+        return [Outgoing(letter.topic, letter.key.encode(), letter.message, headers)]
+    workspace = workspaces.get(letter.workspace)
+    if workspace is None:
+        raise UsageError(f"{letter.id} is of workspace {letter.workspace!r}, which has no settings: apply them first, or discard it")
+    return ingress.again(letter, workspace, now=now_ms)[1]
+
+
+async def _note(writer: Writer, letters: Sequence[DeadLetter], resolution: Resolution) -> None:
+    notes = [
+        Outgoing(
+            DEAD_LETTERS,
+            letter.key.encode(),
+            msgspec.json.encode(msgspec.structs.replace(resolution, id=letter.id)),
+            ((RESOLUTION, resolution.state.encode()),),
+            partition=letter.partition if letter.partition >= 0 else None,
+        )
+        for letter in letters
+    ]
+    if notes:
+        await writer.send(notes)
+
+
+def summary(letter: DeadLetter) -> Json:
+    """One entry of `turnout dead-letters list --json`."""
+    return {
+        "id": letter.id,
+        "at": rfc3339(letter.at),
+        "stage": letter.stage,
+        "workspace": letter.workspace,
+        "org": letter.org,
+        "email": letter.email,
+        "session": letter.session,
+        "event": letter.event,
+        "causes": [{"code": cause.code, "message": cause.message, "fields": cause.fields, "hint": cause.hint} for cause in letter.causes],
+        "topic": letter.topic,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "tries": letter.tries,
+    }
+
+
+def detail(letter: DeadLetter) -> Json:
+    """The document of `turnout dead-letters show --json`: with the message decoded, if it can be, and its untouched bytes."""
+    return {**summary(letter), "message": _decoded(letter.message), "message_base64": base64.b64encode(letter.message).decode()}
+
+
+def _decoded(message: bytes) -> Any:
+    try:
+        return msgspec.json.decode(message)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
