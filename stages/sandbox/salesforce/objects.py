@@ -42,10 +42,8 @@ class Field:
         return self.name.endswith(("__c", "__pc"))
 
     @property
-    def default(self) -> bool | int | None:
-        if self.type == "boolean":
-            return False
-        return 0 if self.name.startswith("NumberOf") else None
+    def default(self) -> bool | None:
+        return False if self.type == "boolean" else None
 
     @property
     def required(self) -> bool:
@@ -344,7 +342,7 @@ def _campaign() -> Object:
             read_only("NumberOfLeads", "int", derived=True, nillable=False),
             read_only("NumberOfContacts", "int", derived=True, nillable=False),
             read_only("NumberOfResponses", "int", derived=True, nillable=False),
-            Field("CampaignMemberRecordTypeId", "Record Type ID", "string", 18),
+            Field("CampaignMemberRecordTypeId", "Record Type ID", "reference", 18),
         ],
         owner=True,
     )
@@ -370,7 +368,7 @@ def _campaign_member() -> Object:
             read_only("Email", "email", 80, derived=True),
             read_only("Phone", "phone", 40, derived=True),
             read_only("CompanyOrAccount", "string", 255, derived=True),
-            read_only("LeadOrContactId", "string", 18, derived=True),
+            dataclasses.replace(read_only("LeadOrContactId", "reference", 18, derived=True), reference_to=("Contact", "Lead")),
             read_only("Type", "string", 40, derived=True),
             Field(REPLAY_FIELD, "Livestorm Replay Status", "string", 255),
         ],
