@@ -142,10 +142,10 @@ class Ingress:
         return self._respond(answer)
 
     def _workspace(self, name: str) -> Workspace | None:
-        try:
-            return self._workspaces.get(name)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Unavailable(f"the row of workspace {name} can't be read, apply its settings again: {error}") from None
+        workspace = self._workspaces.get(name)
+        if workspace is None and self._workspaces.raw(name) is not None:
+            raise Unavailable(f"the row of workspace {name} can't be read: apply its settings again")
+        return workspace
 
     def _respond(self, answer: Answer) -> web.Response:
         if answer.status == 202:

@@ -2,16 +2,15 @@
 
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 import anyio
 import anyio.lowlevel
 import msgspec
-import structlog
 
 from pipeline import messages
 from pipeline.messages import Message
-from pipeline.outcomes import Batch, Block, Drop, Emit, Out, Outcome, Reject, Retry, Table, Wait
+from pipeline.outcomes import Batch, Drop, Emit, Out, Outcome, Reject, Retry, Table, Wait
 from schemas import livestorm
 from schemas.messages import SCHEMA, Cause, Received, Registration, Session, Written
 from schemas.settings import Workspace
@@ -20,10 +19,6 @@ from stages.livestorm import attributes, webhook
 from stages.livestorm import sessions as livesessions
 from stages.livestorm.errors import LivestormError
 from stages.rows import EVENTS, SESSIONS, WORKSPACES, Rows
-
-log = structlog.get_logger()
-
-R = TypeVar("R", bound=msgspec.Struct)
 
 STAGE: Final = "normalize"
 TOLD: Final = "session.told"
@@ -107,19 +102,9 @@ class Normalize:
             return Reject((refused.cause,))
 
     def _workspace(self, message: Message, received: Received) -> Outcome | Coroutine[Any, Any, Outcome]:
-        try:
-            workspace = self._workspaces.get(received.workspace)
-        except _BAD_ROW as error:
-            hint = f"turnout settings apply FILE writes the row of {received.workspace} anew"
-            return _blocked(message, Cause("unreadable_row", f"The row of workspace {received.workspace} can't be read: {error}", (), hint))
+        workspace = self._workspaces.get(received.workspace)
         if workspace is None:
-            cause = Cause(
-                "unknown_workspace",
-                f"There are no settings for workspace {received.workspace}",
-                (),
-                "Apply its settings, then retry the message.",
-            )
-            return Wait(WORKSPACES, received.workspace, None, cause, longest_seconds=_WORKSPACE_WAIT_SECONDS)
+            return self._wait_for_settings(received.workspace)
         if received.trigger == webhook.WANTED:
             return self._wanted(message, received, workspace)
         if received.trigger == TOLD:
@@ -133,6 +118,18 @@ class Normalize:
                 return self._event(message, received, workspace, _read(received, _EVENT))
             case None:
                 return Drop("unknown_event")
+
+    def _wait_for_settings(self, workspace: str) -> Wait:
+        raw = self._workspaces.raw(workspace)
+        if raw is None:
+            cause = Cause(
+                "unknown_workspace", f"There are no settings for workspace {workspace}", (), "Apply its settings, then retry the message."
+            )
+            return Wait(WORKSPACES, workspace, None, cause, longest_seconds=_WORKSPACE_WAIT_SECONDS)
+        cause = Cause(
+            "unreadable_row", f"The row of workspace {workspace} can't be read", (), "Apply its settings: that writes the row anew."
+        )
+        return Wait(WORKSPACES, workspace, raw, cause)
 
     # Registrations
 
@@ -151,13 +148,13 @@ class Normalize:
         detail = person.registrant_detail
         if detail is None or not detail.session_id:
             return Reject((_NO_SESSION,))
-        session = _readable(self._sessions, detail.session_id)
+        session = self._sessions.get(detail.session_id)
         if session is None:
             return self._wait_for_session(received, detail.session_id, detail.event_id or "")
         if reason := livesessions.closed(session, workspace):
             return Drop(reason)
         event_id = session.event or detail.event_id or ""
-        event = _readable(self._events, event_id)
+        event = self._events.get(event_id)
         if event is None and maps_event(workspace):
             return self._wait_for_event(received, session.id, event_id)
         return self._registered(message, received, told, address, session, event_id, event)
@@ -203,7 +200,7 @@ class Normalize:
     # Sessions
 
     def _session(self, message: Message, received: Received, workspace: Workspace, told: livestorm.Resource[livestorm.Session]) -> Outcome:
-        known = _readable(self._sessions, told.id)
+        known = self._sessions.get(told.id)
         fresh = livesessions.snapshot(told, received.trigger, workspace=received.workspace, signed_at=received.signed_at // 1000)
         if not fresh.event and not (known and known.event):
             return Reject((_NO_EVENT,))
@@ -212,7 +209,7 @@ class Normalize:
             return Drop(reason, (self._sessions.row(row.id, row),))
         row = livesessions.told(row, received.org)
         rows = (self._sessions.row(row.id, row),)
-        event = _readable(self._events, row.event)
+        event = self._events.get(row.event)
         if event is None:
             # The row is for those who wait for the session, at once; its Campaign needs the event's title.
             told_message = msgspec.structs.replace(received, trigger=TOLD, body=msgspec.Raw(b"{}"))
@@ -222,12 +219,12 @@ class Normalize:
         return Emit((self._session_out(message, received, row, event),), rows)
 
     def _told(self, message: Message, received: Received, workspace: Workspace) -> Outcome:
-        row = _readable(self._sessions, message.session)
+        row = self._sessions.get(message.session)
         if row is None:
             return self._wait_for_session(received, message.session, message.event)
         if reason := closed(workspace) or livesessions.closed(row, workspace):
             return Drop(reason)
-        event = _readable(self._events, row.event)
+        event = self._events.get(row.event)
         if event is None or event.updated_at < _TOLD.decode(received.body).event_updated_at:
             return self._wait_for_event(received, row.id, row.event)
         rows = () if received.org in row.orgs else (self._sessions.row(row.id, livesessions.told(row, received.org)),)
@@ -252,7 +249,7 @@ class Normalize:
     def _event(
         self, message: Message, received: Received, workspace: Workspace, told: livestorm.Resource[livestorm.Event]
     ) -> Outcome | Coroutine[Any, Any, Outcome]:
-        known = _readable(self._events, told.id)
+        known = self._events.get(told.id)
         row = livesessions.event_row(told, known)
         rows = (self._events.row(row.id, row),)
         if reason := closed(workspace):
@@ -275,7 +272,7 @@ class Normalize:
         mark = b'"event":' + msgspec.json.encode(event)
         found = []
         for count, (id, raw) in enumerate(self._all_sessions.items()):
-            if mark in raw and (row := _readable(self._sessions, id)) is not None and row.event == event:
+            if mark in raw and (row := self._sessions.get(id)) is not None and row.event == event:
                 found.append(id)
             if count % _SCANNED_AT_ONCE == 0:
                 await anyio.lowlevel.checkpoint()
@@ -284,11 +281,8 @@ class Normalize:
     # What somebody waits for
 
     def _wanted(self, message: Message, received: Received, workspace: Workspace) -> Outcome | Coroutine[Any, Any, Outcome]:
-        if message.session:
-            known = _readable(self._sessions, message.session) is not None
-        else:
-            known = _readable(self._events, message.event) is not None
-        if known:
+        known = self._sessions.get(message.session) if message.session else self._events.get(message.event)
+        if known is not None:
             return Drop("already_known")
         if reason := closed(workspace):
             return Drop(reason)
@@ -421,24 +415,6 @@ def _read(received: Received, decoder: msgspec.json.Decoder[Any]) -> Any:
         return decoder.decode(received.body).data
     except msgspec.ValidationError as error:
         raise webhook.Refused(webhook.unexpected(error)) from None
-
-
-_BAD_ROW: Final = (msgspec.DecodeError, UnicodeDecodeError)
-
-
-def _readable(rows: Rows[R], key: str) -> R | None:
-    """A row of normalize's own tables. One that can't be read counts as absent: it is told, or asked for, again."""
-    try:
-        return rows.get(key)
-    except _BAD_ROW as error:
-        log.error("a row can't be read; it is taken for missing", table=rows.name, key=key, error=str(error))
-        return None
-
-
-def _blocked(message: Message, cause: Cause) -> Outcome:
-    """The workspace's lane waits; a message without lanes is tried again by itself."""
-    lane = next((lane for lane in message.lanes if "/workspace:" in lane), None)
-    return Retry(30.0, cause, free=True) if lane is None else Block(lane, cause)
 
 
 def _out(message: Message, topic: str, key: str, kind: str, subject: Registration | Session) -> Out:

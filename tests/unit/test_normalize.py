@@ -536,13 +536,14 @@ async def test_a_row_that_cannot_be_read_is_made_anew() -> None:
     assert registration(await world.one(person())).session == "S1"
 
 
-async def test_a_workspaces_row_that_cannot_be_read_blocks_that_workspace_and_loses_nothing() -> None:
+async def test_a_workspaces_row_that_cannot_be_read_is_waited_for_as_long_as_it_takes() -> None:
     world = World()
     world.workspaces["acme"] = b'{"id":5}'
-    incoming = person()
-    incoming.shared_lanes = ("org:acme-prod", "org:acme-prod/workspace:acme")
-    outcome = await world.one(incoming)
-    assert getattr(outcome, "lane", None) == "org:acme-prod/workspace:acme"
+    outcome = await world.one(person())
+    assert isinstance(outcome, Wait)
+    assert (outcome.table, outcome.key, outcome.seen, outcome.longest_seconds) == ("workspaces", "acme", b'{"id":5}', None)
+    world.workspaces["acme"] = msgspec.json.encode(workspace())
+    assert registration(await world.one(person())).email
 
 
 async def test_the_mark_of_a_replay_stays() -> None:
