@@ -11,9 +11,10 @@ from pipeline.messages import Message
 from pipeline.outcomes import Block, Emit, Out, Outcome, Reject, Retry
 from schemas.messages import Cause, Member, Registration, Value, Written, canonical_email
 from schemas.settings import FieldRule, Org, Workspace
-from stages import accounts, mapping, people, refusals, verdicts, writes
+from stages import accounts, mapping, people, person_accounts, refusals, verdicts, writes
 from stages.mapping import Draft
 from stages.people import CONTACT, LEAD, Sighting
+from stages.person_accounts import ACCOUNT
 from stages.recency import Recall, datetime_text, only_fills
 from stages.refusals import RunKey, Runs
 from stages.rows import Tables
@@ -117,6 +118,7 @@ class Registrants:
         pending = list(plans)
         for _ in range(ROUNDS):
             await self._look(scene, [plan for plan in pending if not plan.fresh])
+            await self._describe_accounts(scene, pending)
             intents = self._intents(scene, pending)
             await self._write(scene, intents)
             pending = [plan for plan in pending if not made.has(plan.message)]
@@ -135,6 +137,11 @@ class Registrants:
             scene.describes[name] = await scene.door.describe(name)
         for plan in plans:
             plan.sighting, plan.fresh = seen.get(plan.subject.email), True
+
+    async def _describe_accounts(self, scene: _Scene, plans: Sequence[Plan]) -> None:
+        """Only orgs with Person Accounts need it."""
+        if ACCOUNT not in scene.describes and any(plan.sighting and person_accounts.is_person(plan.sighting.record) for plan in plans):
+            scene.describes[ACCOUNT] = await scene.door.describe(ACCOUNT)
 
     def _intents(self, scene: _Scene, plans: Sequence[Plan]) -> list[tuple[Plan, Write]]:
         """What to write; those with nothing to write get their outcome. No record twice: the second one's turn comes after a look."""
@@ -171,11 +178,16 @@ class Registrants:
             _own(draft, plan, describe, time_field, datetime_text(plan.subject.happened_at), creating=False)
         if people.has_address(sighting.record, plan.subject.email):
             self._key(scene, plan, draft, describe, sighting.record)
+        is_person = sighting.object == CONTACT and person_accounts.is_person(sighting.record)
+        if is_person:
+            draft = _without(plan, person_accounts.on_account(draft, scene.describes[ACCOUNT]))
         draft.left_out.update(plan.refused)
         plan.draft = draft
         if not draft.values:
             scene.made.give(plan.message, self._resolved(plan, sighting.object, sighting.id))
             return None
+        if is_person:
+            return Write(ACCOUNT, draft.values, str(sighting.record["AccountId"]))
         return Write(sighting.object, draft.values, sighting.id)
 
     def _create(self, scene: _Scene, plan: Plan) -> Write | None:
@@ -243,7 +255,7 @@ class Registrants:
                 scene.made.give(plan.message, outcome)
             stale = stale or (isinstance(result, Refused) and refusals.is_missing_field(result.troubles))
         if stale:
-            for name in (CONTACT, LEAD):
+            for name in scene.describes:
                 scene.describes[name] = await scene.door.describe(name, fresh=True)
 
     def _outcome(
@@ -252,7 +264,9 @@ class Registrants:
         """The outcome of one write; None where the plan goes into another round."""
         match result:
             case Saved(record_id):
-                return self._resolved(plan, write.object, record_id)
+                if plan.sighting is not None:
+                    return self._resolved(plan, plan.sighting.object, plan.sighting.id)
+                return self._resolved(plan, plan.creates, record_id)
             case Unsent(trouble):
                 return verdicts.failed(OrgUnavailable(trouble), plan.message)
             case Lost(trouble):
@@ -309,11 +323,10 @@ class Registrants:
             plan.refused.update(dict.fromkeys(fields, f"DUPLICATE_VALUE: {troubles[0].cause.message}"))
         return None
 
-    def _resolved(self, plan: Plan, name: str, record_id: str) -> Emit:
+    def _resolved(self, plan: Plan, object_name: Name, record_id: str) -> Emit:
         """The subject goes on with the record that it turned out to be."""
         sighting = plan.sighting
         own = sighting.record.get("Email") if sighting is not None else None
-        object_name: Name = CONTACT if name == CONTACT else LEAD
         for key in _keys(plan, record_id):
             self._recall.applied(key, plan.subject.happened_at, plan.subject.id)
         ids = {object_name: record_id} | ({"Account": plan.account} if plan.account else {})
@@ -356,6 +369,11 @@ def _run(scene: _Scene, write: Write) -> RunKey:
 def _rules(plan: Plan, name: str) -> dict[str, FieldRule]:
     rules = plan.workspace.mapping.contact if name == CONTACT else plan.workspace.mapping.lead
     return {field: rule for field, rule in rules.items() if field.lower() != "email" and not plan.is_refused(field)}
+
+
+def _without(plan: Plan, draft: Draft) -> Draft:
+    """Without the fields that the org refused before."""
+    return Draft({name: value for name, value in draft.values.items() if not plan.is_refused(name)}, draft.left_out)
 
 
 def _own_name(describe: Describe, name: str) -> str | None:

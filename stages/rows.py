@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Final, Generic, TypeVar
 
 import msgspec
+import structlog
 
 from pipeline.outcomes import Row, Table
 from schemas.settings import Org, Workspace
@@ -20,6 +21,7 @@ ACCOUNTS: Final = "accounts"
 DECODED: Final = 4_096
 """Most rows of one table that are kept decoded."""
 
+log = structlog.get_logger()
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -34,12 +36,12 @@ def account_key(org: str, folded: str) -> str:
 
 
 class Rows(Generic[T]):
-    """One table, its rows decoded as `shape`. Raises msgspec.DecodeError (ValidationError) for a row that is not of the shape."""
+    """One table, its rows decoded as `shape`. A row that can't be read counts as missing, and is logged: who writes it writes it anew."""
 
     def __init__(self, name: str, table: Table, shape: type[T]) -> None:
         self.name = name
         self._table, self._decoder = table, msgspec.json.Decoder(shape)
-        self._decoded: dict[str, tuple[bytes, T]] = {}
+        self._decoded: dict[str, tuple[bytes, T | None]] = {}
 
     def raw(self, key: str) -> bytes | None:
         return self._table.get(key)
@@ -51,11 +53,18 @@ class Rows(Generic[T]):
         known = self._decoded.get(key)
         if known is not None and known[0] == raw:
             return known[1]
-        row = self._decoder.decode(raw)
+        row = self._read(key, raw)
         if len(self._decoded) >= DECODED:
             del self._decoded[next(iter(self._decoded))]
         self._decoded[key] = (raw, row)
         return row
+
+    def _read(self, key: str, raw: bytes) -> T | None:
+        try:
+            return self._decoder.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            log.error("table_row_unreadable", table=self.name, key=key, why=str(error))
+            return None
 
     def row(self, key: str, value: T) -> Row:
         """The row as an outcome carries it."""

@@ -119,8 +119,9 @@ def org_of(verdicts: Verdicts, tables: Tables) -> Org | None:
     org = verdicts.batch.org
     row = tables.orgs.get(org)
     if row is None:
+        raw = tables.orgs.raw(org)
         for message in verdicts.batch.messages:
-            verdicts.give(message, Wait(tables.orgs.name, org, None, unknown_org(org), longest_seconds=SETTINGS_WAIT_SECONDS))
+            verdicts.give(message, _for_settings(tables.orgs.name, org, raw, unknown_org(org)))
     return row
 
 
@@ -130,8 +131,16 @@ def workspace_of(verdicts: Verdicts, message: Message, workspace: str, tables: T
     if row is None:
         hint = "Add it with `turnout settings apply`, then retry"
         cause = Cause(code="unknown_workspace", message=f"The workspace {workspace} is not in the settings", hint=hint)
-        verdicts.give(message, Wait(tables.workspaces.name, workspace, None, cause, longest_seconds=SETTINGS_WAIT_SECONDS))
+        verdicts.give(message, _for_settings(tables.workspaces.name, workspace, tables.workspaces.raw(workspace), cause))
     return row
+
+
+def _for_settings(table: str, key: str, raw: bytes | None, unknown: Cause) -> Wait:
+    """A row that isn't there may be on its way; one that can't be read waits for whoever applies the settings anew."""
+    if raw is None:
+        return Wait(table, key, None, unknown, longest_seconds=SETTINGS_WAIT_SECONDS)
+    hint = "Apply the settings again with this version of Turnout"
+    return Wait(table, key, raw, Cause(code="unreadable_settings", message=f"The row {key} of {table} can't be read", hint=hint))
 
 
 def rejected(troubles: Sequence[Trouble], trail: tuple[Written, ...] = ()) -> Reject:

@@ -1,6 +1,7 @@
 """Records written in as few calls as can be: packed into collections and composites, each result read by itself. Never decides what to write."""
 
 import dataclasses
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ import msgspec
 from schemas.messages import Cause, Value
 from schemas.settings import Org
 from stages.reads import Record, records_of
-from stages.salesforce.causes import Error, classify_all, errors_of
+from stages.salesforce.causes import RECORD, Error, classify_all, errors_of
 from stages.salesforce.door import Guard, OrgDoor, Reply, Subrequest, Trouble
 from stages.salesforce.errors import CallRefused, OrgUnavailable, OutcomeUnknown
 from stages.salesforce.ids import full_id, is_id
@@ -77,6 +78,10 @@ class _Part:
     size: int
     alone: bool
 
+    def halves(self) -> list["_Part"]:
+        middle = len(self.places) // 2
+        return [dataclasses.replace(self, places=places, size=self.size // 2) for places in (self.places[:middle], self.places[middle:])]
+
 
 def headers(org: Org, *, creating: bool) -> dict[str, str]:
     """What every subrequest that writes people or companies must carry: assignment rules run on new records only, and only if asked for."""
@@ -111,14 +116,16 @@ async def _send_calls(
     door: OrgDoor,
     org: Org,
     writes: Sequence[Write],
-    calls: Iterable[Sequence[_Part]],
+    calls: Iterable[list[_Part]],
     guard: Guard,
     queries: Sequence[str] = (),
     answers: list[Reply] | None = None,
 ) -> list[Result]:
     results: list[Result | None] = [None] * len(writes)
     unavailable: Trouble | None = None
-    for call in calls:
+    waiting = deque(calls)
+    while waiting:
+        call = waiting.popleft()
         if unavailable is None:
             try:
                 replies = await _replies(door, org, writes, call, guard, queries)
@@ -127,20 +134,39 @@ async def _send_calls(
             except OutcomeUnknown as error:
                 _fill(results, call, Lost(error.trouble))
             except CallRefused as error:
-                _fill(results, call, Refused((error.trouble,)))
+                replies = [Reply(400, [_as_error(error.trouble)])] * len(call)
+                waiting.extendleft(_take(results, writes, call, replies))
             else:
-                _take(results, writes, call, replies)
                 if answers is not None:
-                    answers.extend(replies[len(call) :])
+                    answers[:] = replies[len(call) :]
+                waiting.extendleft(_take(results, writes, call, replies[: len(call)]))
         if unavailable is not None:
             _fill(results, call, Unsent(unavailable))
     return [result if result is not None else Lost(_no_answer()) for result in results]
 
 
-def _take(results: list[Result | None], writes: Sequence[Write], call: Sequence[_Part], replies: Sequence[Reply]) -> None:
-    for part, reply in zip(call, replies[: len(call)], strict=True):
+def _take(results: list[Result | None], writes: Sequence[Write], call: Sequence[_Part], replies: Sequence[Reply]) -> list[list[_Part]]:
+    """Takes in the replies. A part that was refused as a whole for one record's fault goes again in halves, which are returned."""
+    again: list[list[_Part]] = []
+    for part, reply in zip(call, replies, strict=True):
+        if len(part.places) > 1 and _is_one_records_fault(reply):
+            again += [[half] for half in part.halves()]
+            continue
         for place, result in zip(part.places, _results(writes, part, reply), strict=True):
             results[place] = result
+    return again
+
+
+def _is_one_records_fault(reply: Reply) -> bool:
+    """Whether a collection was refused whole, though it may be one record's text or type that Salesforce could not read."""
+    if not 400 <= reply.status < 500:
+        return False
+    troubles = classify_all(errors_of(reply.body), http_status=reply.status)
+    return bool(troubles) and all(trouble.kind == RECORD for trouble in troubles)
+
+
+def _as_error(trouble: Trouble) -> dict[str, Any]:
+    return {"errorCode": trouble.cause.code, "message": trouble.cause.message, "fields": list(trouble.cause.fields)}
 
 
 async def _replies(

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable
+from collections.abc import Mapping as MappingOf
 from typing import Any
 
 import aiohttp
@@ -14,7 +15,7 @@ import msgspec
 
 from pipeline.lanes import org_lane, session_lane, workspace_lane
 from pipeline.messages import Message, headers
-from pipeline.outcomes import Batch, Block, Drop, Emit, Out, Outcome, Reject, Retry, Wait
+from pipeline.outcomes import Batch, Block, Drop, Emit, Out, Outcome, Reject, Retry, Step, Wait
 from pipeline.records import Record
 from schemas.messages import SCHEMA, Action, Registration, Session, Subject, Value, canonical_email
 from schemas.settings import FieldRule, Livestorm, Mapping, Objects, Org, Statuses, Workspace
@@ -99,7 +100,7 @@ class Line:
         """New processes, which remember nothing. `apart`: match runs in another one than create."""
         typed = tables(self.tables)
         worker = f"worker-{self.offset}"
-        self.steps = {
+        self.steps: dict[str, Step] = {
             "match": Match(self.registry, typed, self.clock, worker),
             "create": Create(self.registry, typed, self.clock, f"{worker}-other" if apart else worker),
             "campaign-membership": CampaignMembership(self.registry, typed, self.clock),
@@ -141,11 +142,12 @@ class Line:
         at: float = 0.0,
         id: str = "",
         replay: str | None = None,
+        more: MappingOf[str, Value] | None = None,
         **attributes: Value,
     ) -> None:
-        """A registration's message. `at`: seconds from now; names are made up unless given."""
+        """A registration's message. `at`: seconds from now; names are made up unless given; `more` are further attributes."""
         self.offset += 1
-        told: dict[str, Value] = {"first_name": "Kim", "last_name": "Ito", "company": "Kumo KK"} | attributes
+        told: dict[str, Value] = {"first_name": "Kim", "last_name": "Ito", "company": "Kumo KK", **(more or {}), **attributes}
         subject = Registration(
             id=id or f"m{self.offset}",
             action=action,
@@ -188,7 +190,9 @@ class Line:
     async def run_stage(self, stage: str, limit: int | None = None) -> None:
         ready = [entry for entry in self.queue if entry.stage == stage and self.is_ready(entry)][:limit]
         while ready:
-            batch, rest, keys = [], [], set()
+            batch: list[Entry] = []
+            rest: list[Entry] = []
+            keys: set[str] = set()
             for entry in ready:
                 fits = entry.message.key not in keys and len(batch) < self.batch_size
                 (batch if fits else rest).append(entry)

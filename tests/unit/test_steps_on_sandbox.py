@@ -236,11 +236,12 @@ async def test_a_session_makes_one_campaign_with_its_statuses(acme: Line) -> Non
 async def test_the_campaigns_status_follows_the_session_and_never_goes_back(acme: Line) -> None:
     acme.session()
     await acme.run()
-    for row, expected in (
+    steps: list[tuple[dict[str, Any], str]] = [
         ({"status": "live", "started_at": 1793507400}, "In Progress"),
         ({"status": "past", "started_at": 1793507400, "ended_at": 1793511000}, "Completed"),
         ({"status": "live", "started_at": 1793507400}, "Completed"),
-    ):
+    ]
+    for row, expected in steps:
         acme.session(**row)
         await acme.run()
         assert (await acme.org.campaign("S1"))["Status"] == expected
@@ -358,7 +359,6 @@ async def test_a_key_that_is_there_already_is_looked_up_and_used() -> None:
 
 async def test_a_matched_record_gets_its_key_if_it_has_none() -> None:
     async with line(person_key_field="Turnout_Key__c") as acme:
-        await acme.org.rule("custom-field", object="Lead", field="Turnout_Key__c", type="string", length=255, unique=True)
         await acme.org.seed(Lead=[{"Email": "a@mill.example", "LastName": "Ito", "FirstName": "Kim", "Company": "Kumo KK"}])
         await acme.org.rule("custom-field", object="Lead", field="Turnout_Key__c", type="string", length=255, unique=True)
         acme.session()
@@ -470,13 +470,13 @@ async def test_a_country_that_the_org_does_not_know_is_left_out_and_told(acme: L
 async def test_long_values_are_cut_and_not_written_again(acme: Line) -> None:
     acme.session()
     long = {"city": "Great Haverbury-upon-Lyne, Metropolitan County of Westmarsh", "job_title": "T" * 200, "last_name": "L" * 90}
-    acme.person("a@x.example", **long)
+    acme.person("a@x.example", more=long)
     await acme.run()
     lead = await acme.org.one("Lead", "a@x.example")
     assert (len(lead["City"]), len(lead["Title"]), len(lead["LastName"])) == (39, 128, 80)
     await acme.org.forget_calls()
     acme.restart()
-    acme.person("a@x.example", at=5, **long)
+    acme.person("a@x.example", at=5, more=long)
     await acme.run()
     assert await acme.org.written() == {}
 
@@ -766,6 +766,80 @@ async def test_a_new_session_takes_few_calls(acme: Line) -> None:
     acme.session("S1")
     await acme.run()
     assert await acme.calls() == 3
+
+
+async def test_a_person_account_is_written_through_its_account(acme: Line) -> None:
+    person = {"FirstName": "Kim", "LastName": "Ito", "PersonEmail": "kim@home.example", "LastModifiedDate": "2020-01-01T00:00:00.000+0000"}
+    await acme.org._ask("POST", "/sandbox/reset", {"seed": {"rules": [{"kind": "person-accounts"}], "Account": [person]}})
+    acme.session()
+    acme.person("kim@home.example", job_title="CTO", city="Bern")
+    await acme.run()
+    assert acme.causes() == []
+    (account,) = await acme.org.records("Account")
+    assert (account["PersonTitle"], account["PersonMailingCity"]) == ("CTO", "Bern")
+    assert [one["ContactId"] for one in await acme.org.records("CampaignMember")] == [account["PersonContactId"]]
+    assert "Contact" not in await acme.org.written()
+
+
+async def test_an_org_with_person_accounts_takes_leads_without_a_company(acme: Line) -> None:
+    await acme.org.rule("person-accounts")
+    acme.connect(workspace(fallback_company=""))
+    acme.session()
+    acme.person("a@x.example", company=None)
+    await acme.run()
+    assert (await acme.org.one("Lead", "a@x.example"))["Company"] is None
+
+
+async def test_without_fallback_and_person_accounts_the_dead_letter_names_the_field(acme: Line) -> None:
+    acme.connect(workspace(fallback_company=""))
+    acme.session()
+    acme.person("a@x.example", company=None)
+    await acme.run()
+    ((_, outcome),) = acme.of("a@x.example")
+    assert isinstance(outcome, Reject)
+    assert (outcome.causes[0].code, outcome.causes[0].fields) == ("REQUIRED_FIELD_MISSING", ("Company",))
+
+
+async def test_a_duplicate_rule_is_a_dead_letter_unless_the_setting_lets_alerts_pass(acme: Line) -> None:
+    rule = {"object": "Lead", "fields": ["LastName", "Company"], "name": "Same name and company"}
+    await acme.org.seed(Lead=[{"Email": "a.ito@kumo.example", "LastName": "Ito", "Company": "Kumo KK"}])
+    id = await acme.org.rule("duplicate", action="block", **rule)
+    acme.session()
+    acme.person("b.ito@kumo.example")
+    acme.person("c@kumo.example", last_name="Mori")
+    await acme.run()
+    assert acme.causes() == ["DUPLICATES_DETECTED"]
+    assert len(await acme.org.records("Lead")) == 2
+    await acme.org.drop_rule(id)
+    await acme.org.rule("duplicate", action="alert", **rule)
+    acme.set_org(duplicate_rules="save")
+    acme.person("d.ito@kumo.example")
+    await acme.run()
+    assert len(await acme.org.records("Lead")) == 3
+    assert acme.causes() == ["DUPLICATES_DETECTED"]
+
+
+async def test_assignment_rules_run_only_where_the_setting_says_so(acme: Line) -> None:
+    acme.session()
+    acme.person("a@x.example")
+    await acme.run()
+    heads = [one["headers"] for one in await acme.org.requests() if one["method"] != "GET" and "Lead" in (one["objects"] or {})]
+    assert heads
+    assert all({name.lower(): value for name, value in head.items()}["sforce-auto-assign"] == "FALSE" for head in heads)
+
+
+async def test_settings_that_can_not_be_read_are_waited_for(acme: Line) -> None:
+    acme.session()
+    await acme.run()
+    good = acme.tables["workspaces"].rows["acme"]
+    acme.tables["workspaces"].rows["acme"] = b'{"id": 1}'
+    acme.person("a@x.example")
+    await acme.run()
+    assert acme.queue[0].wait is not None
+    assert acme.queue[0].wait.cause.code == "unreadable_settings"
+    acme.tables["workspaces"].rows["acme"] = good
+    await acme.run()
+    assert len(await acme.org.records("CampaignMember")) == 1
 
 
 async def rest(acme: Line, path: str) -> tuple[str]:
