@@ -32,6 +32,8 @@ class Partition:
         """Read while the sweep hands over, not yet looked at."""
         self.committed_changes = -1
         self.told_lanes: dict[str, LaneRow] = {}
+        """Rows of the table `lanes` as this owner has written them."""
+        self.has_told = False
         self.warned: set[LaneKey] = set()
         """Lanes that were warned of, for the retention."""
         self._stage = stage

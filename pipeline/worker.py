@@ -499,15 +499,13 @@ class Worker:
             for key, row in told.items():
                 if partition.told_lanes.get(key) != row:
                     rows[key] = _encoder.encode(row)
-            prefix = f"{self.stage.name}|{partition.number}|"
-            stale = partition.told_lanes.keys() - told.keys()
-            if not partition.told_lanes:
-                stale |= {
-                    key
-                    for key, _ in self._tables[LANES].items()
-                    if key.startswith(prefix) and key not in told and not key.endswith("|group")
-                }
-            rows.update(dict.fromkeys(stale))
+            prefix = f"{self.stage.name}|{partition.number}|org:"
+            known = set(partition.told_lanes)
+            if not partition.has_told:
+                # What an owner before has told.
+                partition.has_told = True
+                known = {key for key, _ in self._tables[LANES].items() if key.startswith(prefix)}
+            rows.update(dict.fromkeys(known - told.keys()))
             partition.told_lanes = told
         await self._write_rows(rows)
 

@@ -39,6 +39,7 @@ from stages.metrics import Metrics, application, routes, serving
 from stages.normalize import Normalize
 from stages.salesforce.client import Hooks
 from stages.salesforce.orgs import Keep, OrgRegistry
+from stages.settings import logins
 
 log = structlog.get_logger()
 
@@ -191,7 +192,7 @@ class _Process:
         self._metrics.salesforce_call(org, resource, outcome)
 
     async def _keep_refresh_token(self, org: str, token: str) -> None:
-        await self._change_org(org, lambda row: msgspec.structs.replace(row, refresh_token=self._secrets.encrypt(token)))
+        await self._change_org(org, lambda row: logins.rotated(row, token, self._secrets))
 
     async def _keep_organization(self, org: str, organization: str) -> None:
         await self._change_org(org, lambda row: msgspec.structs.replace(row, organization_id=organization))
