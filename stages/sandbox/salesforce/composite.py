@@ -99,6 +99,8 @@ def _check_names(parts: Sequence[Part]) -> None:
 async def _run(call: rest.Call, request: Request, parts: Sequence[Part], *, all_or_none: bool) -> Answer:
     answers: dict[str, Answer] = {}
     for part, entry in zip(parts, call.entry.subrequests, strict=True):
+        if all_or_none and isinstance(part.body, dict) and "records" in part.body:
+            part = dataclasses.replace(part, body={**part.body, "allOrNone": True})
         answer = answers[part.reference] = await _one(call, request, part, entry, answers)
         if all_or_none and (answer.status >= 400 or _has_failures(answer)):
             for transaction in reversed(request.transactions):
@@ -114,7 +116,7 @@ def _has_failures(answer: Answer) -> bool:
 def _all_rolled_back(parts: Sequence[Part], culprit: Part, answer: Answer) -> Answer:
     message = "The transaction was rolled back since another operation in the same transaction failed."
     innocent = Answer(400, [RefusalError("PROCESSING_HALTED", message).as_rest()])
-    replies = [_reply(part.reference, answer if part is culprit else innocent) for part in parts]
+    replies = [_reply(part.reference, answer if part.reference == culprit.reference else innocent) for part in parts]
     return Answer(200, {"compositeResponse": replies})
 
 
