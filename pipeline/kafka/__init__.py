@@ -1,13 +1,12 @@
 """Kafka behind the seams of `pipeline.transport`, over aiokafka. Nothing outside this package and `pipeline.topics` imports aiokafka's clients."""
 
 import asyncio
-import logging
 
 from pipeline.errors import TransportError
-from pipeline.kafka.asking import quieten
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.group import KafkaGroupReader
 from pipeline.kafka.lease import Lease
+from pipeline.kafka.quiet import quieten, silence
 from pipeline.kafka.reader import KafkaReader
 from pipeline.kafka.settings import MIB, KafkaSettings
 from pipeline.kafka.writer import KafkaWriter, partition_of
@@ -26,12 +25,10 @@ class KafkaTransport:
         self.cluster = KafkaCluster(settings)
 
     async def start(self) -> None:
-        client = logging.getLogger("aiokafka")
-        quieten(client)
+        quieten()
         loop = asyncio.get_running_loop()
         ends = loop.time() + self.settings.connect_timeout_seconds
-        client.addFilter(_silent)
-        try:
+        with silence():
             while True:
                 try:
                     async with asyncio.timeout_at(ends):
@@ -42,8 +39,6 @@ class KafkaTransport:
                     if loop.time() + RETRY_SECONDS >= ends:
                         raise self._unreachable() from error
                 await asyncio.sleep(RETRY_SECONDS)
-        finally:
-            client.removeFilter(_silent)
 
     async def stop(self) -> None:
         await self.cluster.stop()
@@ -62,8 +57,3 @@ class KafkaTransport:
             f"no Kafka broker answers at {self.settings.bootstrap} (tried for {self.settings.connect_timeout_seconds:g} s): "
             "start one (`turnout sandbox broker`), or set TURNOUT_KAFKA_BOOTSTRAP"
         )
-
-
-def _silent(_record: logging.LogRecord) -> bool:
-    """While the first broker is looked for, each failed attempt would be an error in the log."""
-    return False

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Final, TypeVar
@@ -27,12 +26,6 @@ FENCED_INSTANCE_ID: Final = 82
 
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 1.0
-
-
-def quieten(logger: logging.Logger) -> None:
-    """Client chatter below warning is dropped; its errors are raised here anyhow, where they matter."""
-    if logger.level == logging.NOTSET:
-        logger.setLevel(logging.WARNING)
 
 
 def translated(what: str, error: BaseException) -> TransportError:

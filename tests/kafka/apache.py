@@ -79,12 +79,7 @@ class ApacheKafka:
             raise ApacheError("the broker is running already")
         self.port = self.port or _free_port()
         self._controller_port = self._controller_port or _free_port()
-        properties = self.data_dir / "server.properties"
-        if not properties.exists():
-            self.data_dir.mkdir(parents=True, exist_ok=True)
-            properties.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
-            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            _run([*_java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties), "--standalone"], FORMAT_SECONDS)
+        properties = self._formatted()
         with (self.data_dir / "broker.log").open("ab") as said:
             self._process = subprocess.Popen(
                 [*_java(), "kafka.Kafka", str(properties)],
@@ -94,6 +89,15 @@ class ApacheKafka:
                 start_new_session=True,
                 preexec_fn=die_with(os.getpid()),
             )
+
+    def _formatted(self) -> pathlib.Path:
+        properties = self.data_dir / "server.properties"
+        if not properties.exists():
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            properties.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
+            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            _run([*_java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties), "--standalone"], FORMAT_SECONDS)
+        return properties
 
     async def ready(self) -> None:
         """Until it answers the protocol."""
@@ -112,7 +116,8 @@ class ApacheKafka:
                 return
 
     async def start(self) -> None:
-        await asyncio.to_thread(self.spawn)
+        # Not in another thread: the broker dies with the thread that made it.
+        self.spawn()
         await self.ready()
 
     async def restart(self) -> None:
