@@ -74,7 +74,6 @@ class Org:
         self._names = itertools.count(1)
         self.epoch += 1
         self._tables: dict[str, Table] = {}
-        self._seed_ids: dict[str, str] = {}
         self._users: dict[str, str] = {}
         self.rules_changed()
         self._make_own_records()
@@ -136,6 +135,9 @@ class Org:
             return canonical
         return self.add_user(user, user)
 
+    def has_user(self, username: Any) -> bool:
+        return username in self._users
+
     def add_user(self, username: str, name: str, record_id: str | None = None) -> str:
         user_object = self.schema["user"]
         record = Record(record_id or self.new_id(user_object), {"Username": username, "Name": name, "LastName": name, "Email": username})
@@ -161,19 +163,6 @@ class Org:
         user = self.find("User", self._users[INTEGRATION_USER])
         if user is not None:
             self.table(self.schema["user"]).change(user, {"UserPermissionsMarketingUser": not self.has("no-marketing-user")})
-
-    # seed names
-
-    def name_seed_ids(self, named: Iterable[tuple[str, str]]) -> None:
-        """("@name", object name): an id for each, before the first record is made, so that records can refer forward."""
-        for name, object_name in named:
-            self._seed_ids[name] = self.new_id(self.schema[object_name.lower()])
-
-    def forget_seed_names(self) -> None:
-        self._seed_ids.clear()
-
-    def resolve(self, value: Any) -> Any:
-        return self._seed_ids.get(value, value) if isinstance(value, str) else value
 
     # rules
 

@@ -4,7 +4,7 @@ A seed is `{"Contact": [{field: value, …}, …], "Lead": […], …}`. Read-on
 refer to, forward too. Beside the objects it may hold "rules": rules that belong to the org and outlast a reset.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stages.sandbox.salesforce import campaigns, ids, rules, saving
@@ -43,16 +43,15 @@ def plant(org: Org) -> None:
         org.rules[rule.id] = rule
     org.rules_changed()
     rows = list(_rows(org, mistakes))
-    org.name_seed_ids((name, object_.name) for object_, row in rows for name in _own_names(object_, row))
+    names = _names(org, rows)
     tx = Transaction(org, SEED_USER, bound=False, seeding=True)
     for object_, row in rows:
         try:
-            _plant_row(tx, object_, {field: org.resolve(value) for field, value in row.items()})
+            _plant_row(tx, object_, {field: _resolved(names, value) for field, value in row.items() if field != "@name"})
         except RecordRefusedError as error:
             mistakes.append(f"{object_.name} {row}: {error}")
     if mistakes:
         raise SeedError("\n".join(mistakes))
-    org.forget_seed_names()
 
 
 def _rows(org: Org, mistakes: list[str]) -> Iterator[tuple[Object, Mapping[str, Any]]]:
@@ -66,22 +65,40 @@ def _rows(org: Org, mistakes: list[str]) -> Iterator[tuple[Object, Mapping[str, 
             continue
         for row in rows:
             if isinstance(row, dict):
-                yield object_, row
+                yield object_, _identified(org, object_, row)
             else:
                 mistakes.append(f"{name}: a record is a JSON object")
 
 
-def _own_names(object_: Object, row: Mapping[str, Any]) -> Iterator[str]:
-    if isinstance(row.get("Id"), str) and row["Id"].startswith("@"):
-        yield row["Id"]
+def _identified(org: Org, object_: Object, row: Mapping[str, Any]) -> dict[str, Any]:
+    """With an id in the order of the seed, and its name beside it: before any record is made, so that others can refer forward."""
+    given, username = row.get("Id"), row.get("Username")
+    known = object_.name == "User" and isinstance(username, str) and org.has_user(username)
+    own = org.user_id(str(username)) if known else org.new_id(object_)
+    if isinstance(given, str) and given.startswith("@"):
+        return {**row, "Id": own, "@name": given}
+    return {**row, "Id": own if given is None else ids.canonical(str(given)) or given}
+
+
+def _names(org: Org, rows: Sequence[tuple[Object, Mapping[str, Any]]]) -> dict[str, str]:
+    """ "@name" -> id. The Contact of a person account has no row of its own and is named where the Account says PersonContactId."""
+    names = {row["@name"]: row["Id"] for _, row in rows if "@name" in row}
+    for _, row in rows:
+        person = row.get("PersonContactId")
+        if isinstance(person, str) and person.startswith("@"):
+            names.setdefault(person, org.new_id(org.plain_schema["contact"]))
+    return names
+
+
+def _resolved(names: Mapping[str, str], value: Any) -> Any:
+    return names.get(value, value) if isinstance(value, str) else value
 
 
 def _plant_row(tx: Transaction, object_: Object, row: dict[str, Any]) -> None:
-    if "Id" in row:
-        row["Id"] = ids.canonical(str(row["Id"])) or row["Id"]
     if object_.name == "User":
         username = str(row.get("Username", row.get("Name", "")))
-        tx.org.add_user(username, str(row.get("Name", username)), row.get("Id"))
+        if not tx.org.has_user(username):
+            tx.org.add_user(username, str(row.get("Name", username)), row.get("Id"))
         return
     twin = _status_twin(tx, object_, row)
     if twin is not None:

@@ -171,5 +171,6 @@ async def test_a_plus_in_a_subrequests_url_is_a_space_unless_encoded(acme: Calle
 async def test_what_may_not_stand_in_a_composite(acme: Caller) -> None:
     reply = await acme.composite(part("GET", "/limits", "a"), part("POST", "/composite", "b", {"compositeRequest": []}))
     assert statuses(reply) == [400, 400]
-    for body in ([], {}, {"compositeRequest": [1]}, {"compositeRequest": [{"method": "GET"}]}):
+    malformed: list[Any] = [[], {}, {"compositeRequest": [1]}, {"compositeRequest": [{"method": "GET"}]}]
+    for body in malformed:
         assert (await acme.ask("POST", "/composite", body)).status == 400
