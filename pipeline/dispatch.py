@@ -361,7 +361,7 @@ class Dispatcher:
             return
         if self._over_budget(line):
             table, key, seen = self._tables[outcome.table], outcome.key, outcome.seen
-            lane = outcome.lane or message.lanes[-1]
+            lane = self._stage.waiting_lane(message)
             due_ms = message.waited_since_ms + outcome.longest_seconds * 1000 if outcome.longest_seconds is not None else float("inf")
 
             def wake() -> bool:

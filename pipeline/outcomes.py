@@ -79,8 +79,6 @@ class Wait:
     cause: Cause
     outs: tuple[Out, ...] = ()
     longest_seconds: float | None = None
-    lane: str = ""
-    """What lags where more wait than memory holds: a lane whose messages all wait for this row; empty: the message's narrowest."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -108,6 +108,8 @@ class Stage:
     """Messages that others wait for: never passed over because their lane is busy."""
     serial: Callable[[Message], str] = lambda message: ""
     """Batches whose messages share a serial never run side by side in a worker; empty: none."""
+    waiting_lane: Callable[[Message], str] = lambda message: message.lanes[-1]
+    """What lags where more wait for a row than memory holds: a lane whose messages all wait for it."""
     gate: Gate = OpenGate()
     limits: Limits = Limits()
     last: bool = False

@@ -42,7 +42,9 @@ def topics(*, partitions: int, replication: int, retention_hours: int) -> list[T
 
 def stage(name: str, step: Step, gate: Gate, *, batch_wait_ms: int | None = None, retention_hours: int = 336) -> Stage:
     """One stage of the flow with its lanes and bounds."""
-    in_membership = name == "campaign-membership"
+    last = name == "campaign-membership"
+    # Where messages wait for their session or its Campaign, the session is a lane: whoever waits holds up no other session of the person.
+    by_session = last or name == "normalize"
     calls = name != "normalize"
     limits = Limits(
         retention_seconds=retention_hours * 3600.0, wait_first_seconds=0.02 if calls else 0.002, wait_longest_seconds=1.0 if calls else 0.02
@@ -53,12 +55,13 @@ def stage(name: str, step: Step, gate: Gate, *, batch_wait_ms: int | None = None
         name=name,
         reads=STAGES[name][0],
         step=step,
-        shared_lanes=_lanes_to_session if in_membership else _lanes_to_workspace,
+        shared_lanes=_lanes_to_session if by_session else _lanes_to_workspace,
         urgent=lambda message: message.kind in ("session", "event", "company"),
-        serial=(lambda message: message.session) if in_membership else (lambda message: ""),
+        serial=(lambda message: message.session) if last else (lambda message: ""),
+        waiting_lane=lambda message: message.shared_lanes[-1] if by_session and message.kind == "registration" else message.lanes[-1],
         gate=gate,
         limits=limits,
-        last=in_membership,
+        last=last,
     )
 
 
