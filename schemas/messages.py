@@ -70,6 +70,8 @@ class Member(msgspec.Struct, kw_only=True, omit_defaults=True):
     email: str = ""
     """The record's own email, lower case; differs from the message's after a conversion."""
     converted_from: tuple[str, ...] = ()
+    created: bool = False
+    """create has made the record for this very message: it can't be a member of anything yet."""
 
 
 class Written(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -77,6 +77,9 @@ class Group:
     refused: dict[str, str] = dataclasses.field(default_factory=dict)
     gone: bool = False
     """The org has said once that what the write refers to is gone."""
+    looked: bool = False
+    was_new: bool = False
+    """It was written without a look before."""
 
     @property
     def messages(self) -> list[Message]:
@@ -158,13 +161,19 @@ class CampaignMembership:
             _give(scene, group, verdicts.again(Trouble(TRANSIENT, cause)))
 
     async def _round(self, scene: _Scene, groups: Sequence[Group]) -> None:
-        await people.fresh_fields(scene.door, lambda: self._look(scene, groups), (MEMBER,))
+        new = [group for group in groups if self._is_new(group)]
+        for group in new:
+            group.labels, group.was_new = group.cases[0].row.statuses, True
+        await self._look(scene, [group for group in groups if not group.was_new])
         self._ask_for_campaigns(scene, groups)
         intents = [(group, write) for group in scene.open(groups) if (write := self._intent(scene, group)) is not None]
-        results = await writes.send(scene.door, scene.org, [write for _, write in intents], scene.made.batch.guard)
+        results, members = await writes.send_then_read(
+            scene.door, scene.org, [write for _, write in intents], _member_queries(scene.describe, new), scene.made.batch.guard, MEMBER
+        )
         await self._mend(
             scene, [(group, write) for (group, write), result in zip(intents, results, strict=True) if isinstance(result, Saved)]
         )
+        doubtful = _doubtful(new, members)
         stale = False
         refused: dict[tuple[str, bool], list[tuple[Trouble, ...]]] = {}
         for (group, write), result in zip(intents, results, strict=True):
@@ -172,14 +181,28 @@ class CampaignMembership:
                 refused.setdefault(_run(group, write), []).append(result.troubles if isinstance(result, Refused) else ())
         for (lane, creating), troubles in refused.items():
             self._runs.note((lane, MEMBER, creating), troubles)
+        for group in new:
+            group.looked = True
         for (group, write), result in zip(intents, results, strict=True):
-            self._settle(scene, group, write, result, refused)
+            if not (isinstance(result, Saved) and id(group) in doubtful):
+                self._settle(scene, group, write, result, refused)
             stale = stale or (isinstance(result, Refused) and refusals.is_missing_field(result.troubles))
         if stale:
             scene.describe = await scene.door.describe(MEMBER, fresh=True)
 
+    def _is_new(self, group: Group) -> bool:
+        """Whether there can't be a member yet, and the Campaign is known to have the label: then nothing has to be looked up before."""
+        (first, *others) = group.cases
+        label = ranking.label_of(first.rank, first.workspace.statuses)
+        repeat = others or first.message.replay is not None or first.message.hold_creates_until_ms or self._recall.is_lost(group.key)
+        return group.person.created and not group.looked and not repeat and ranking.spelled(label, first.row.statuses) is not None
+
     async def _look(self, scene: _Scene, groups: Sequence[Group]) -> None:
         """One composite: the members that are there, and the statuses that the Campaigns have now."""
+        if groups:
+            await people.fresh_fields(scene.door, lambda: self._ask(scene, groups), (MEMBER,))
+
+    async def _ask(self, scene: _Scene, groups: Sequence[Group]) -> None:
         scene.describe = await scene.door.describe(MEMBER)
         queries = [*_member_queries(scene.describe, groups), *_status_queries(groups)]
         rows = [row for rows in await read(scene.door, queries, MEMBER) for row in rows]
@@ -192,6 +215,7 @@ class CampaignMembership:
             else:
                 members.setdefault(campaign, []).append(row)
         for group in groups:
+            group.looked = True
             group.held = _held(group, members.get(group.campaign, ()))
             group.labels = tuple(labels.get(group.campaign, ()))
 
@@ -347,7 +371,8 @@ class CampaignMembership:
 
     def _changed(self, scene: _Scene, group: Group, troubles: Sequence[Trouble]) -> None:
         """Already a member: look again. The person is gone: once more, then back to create, which finds who it is now."""
-        if any(trouble.cause.code == "DUPLICATE_VALUE" for trouble in troubles):
+        if group.was_new or any(trouble.cause.code == "DUPLICATE_VALUE" for trouble in troubles):
+            group.was_new = False
             return
         if group.held is not None and not group.gone:
             group.gone = True
@@ -400,6 +425,19 @@ def _held(group: Group, members: Sequence[Record]) -> Record | None:
     mine = [row for row in members if row.get(own) and full_id(row[own]) == group.person.id]
     former = [row for row in members if row.get("LeadId") and full_id(row["LeadId"]) in group.origins]
     return next(iter([*mine, *former]), None)
+
+
+def _doubtful(groups: Sequence[Group], members: Sequence[Record] | None) -> set[int]:
+    """Groups (by `id()`) whose member, read right after the write, has another status than was written: a label that is there no more
+    silently gives the Campaign's default. Where nothing was read, what the table says of the labels is believed.
+    """
+    doubtful: set[int] = set()
+    for group in groups if members is not None else ():
+        held = _held(group, [row for row in members or () if full_id(row["CampaignId"]) == group.campaign])
+        wanted = group.cases[0].written.get("Status")
+        if held is not None and held.get("Status") != wanted:
+            doubtful.add(id(group))
+    return doubtful
 
 
 def _member_queries(describe: Describe, groups: Sequence[Group]) -> list[str]:

@@ -286,7 +286,7 @@ class Campaigns:
             campaign=case.campaign,
             statuses=tuple(_labels(case)) if case.statuses else (case.trusted.statuses if case.trusted is not None else ()),
             title=_title_digest(case),
-            status=case.title.status,
+            status=_status(case),
         )
         reason = "campaign_created" if case.record is None else "campaign_updated" if case.written else "campaign_known"
         step = Written(
@@ -399,6 +399,12 @@ def _title_digest(case: Case) -> str:
     if held == case.title.digest():
         return held
     return case.trusted.title if case.trusted is not None else ""
+
+
+def _status(case: Case) -> str:
+    """What the next message compares with: the status that is wanted, unless the org refused it."""
+    refused = case.record is not None and "Status" in case.left_out
+    return str(case.record.get("Status") or "") if refused and case.record is not None else case.title.status
 
 
 def _values(scene: _Scene, case: Case) -> dict[str, Value]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from schemas.messages import Cause
 
-REMEMBERED: Final = 50_000
+REMEMBERED: Final = 20_000
 """Addresses of which a worker remembers the last event."""
 SAME_EVENT_IDS: Final = 32
 """Ids of events of one moment that are told apart from repeats."""
@@ -92,6 +92,11 @@ class Recall:
     def lost(self, key: tuple[str, str], cause: Cause) -> None:
         """The answer to a write was lost: the trace tells it once the outcome is known."""
         self._touch(key).lost = cause
+
+    def is_lost(self, key: tuple[str, str]) -> bool:
+        """Whether a write was sent whose outcome is not known."""
+        memory = self._memory.get(key)
+        return memory is not None and memory.lost is not None
 
     def found(self, key: tuple[str, str]) -> tuple[Cause, ...]:
         """The outcome is known now: the cause of a lost answer before, if there was one."""

@@ -336,6 +336,7 @@ class Registrants:
             id=record_id,
             email=canonical_email(own) if isinstance(own, str) else plan.subject.email,
             converted_from=sighting.converted_from if sighting is not None else (),
+            created=sighting is None,
         )
         subject = msgspec.structs.replace(plan.subject, found=None, member=member, trail=trail)
         return Emit(outs=(Out(OUT, msgspec.json.encode(subject)),), trail=trail)

@@ -185,15 +185,12 @@ async def _replies(
 
 def _parts(writes: Sequence[Write]) -> Iterator[_Part]:
     """Creations and updates apart (their headers differ), sorted by type, a text that a composite would take for a reference apart."""
-    for alone in (False, True):
-        for creating in (True, False):
-            chosen = [
-                (place, size)
-                for place, size in _sized(writes)
-                if (writes[place].id == "") == creating and _is_reference(writes[place]) == alone
-            ]
-            chosen.sort(key=lambda one: writes[one[0]].object)
-            yield from _cut(creating, chosen, alone)
+    chosen: dict[tuple[bool, bool], list[tuple[int, int]]] = {}
+    for place, write in enumerate(writes):
+        chosen.setdefault((_is_reference(write), write.id != ""), []).append((place, len(msgspec.json.encode(write.values)) + 100))
+    for (alone, updating), places in sorted(chosen.items()):
+        places.sort(key=lambda one: writes[one[0]].object)
+        yield from _cut(not updating, places, alone)
 
 
 def _cut(creating: bool, chosen: Sequence[tuple[int, int]], alone: bool) -> Iterator[_Part]:
@@ -219,11 +216,6 @@ def _calls(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
         call.append(part)
     if call:
         yield call
-
-
-def _sized(writes: Sequence[Write]) -> Iterator[tuple[int, int]]:
-    for place, write in enumerate(writes):
-        yield place, len(msgspec.json.encode(write.values)) + 100
 
 
 def _is_reference(write: Write) -> bool:

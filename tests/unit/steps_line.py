@@ -212,7 +212,7 @@ class Line:
             self.take(entry, outcome)
 
     def take(self, entry: Entry, outcome: Outcome) -> None:
-        entry.message.tries += 1
+        entry.message.tries += isinstance(outcome, Retry) and not outcome.free
         match outcome:
             case Emit(outs=outs):
                 self.produce(entry, outs)

@@ -86,8 +86,10 @@ def test_what_was_forgotten_counts_as_written_to() -> None:
 def test_a_lost_answer_is_told_once() -> None:
     recall = Recall()
     recall.lost(KEY, Cause(code="timeout", message=""))
+    assert recall.is_lost(KEY)
     assert [cause.code for cause in recall.found(KEY)] == ["timeout"]
     assert recall.found(KEY) == ()
+    assert not recall.is_lost(KEY)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=40))

@@ -742,7 +742,30 @@ async def test_creates_are_held_after_an_unclean_take_over_and_looked_for_first(
     assert await acme.org.records("Lead") == []
 
 
-async def test_one_by_one_a_registrant_takes_four_calls_and_a_crowd_far_fewer(acme: Line) -> None:
+async def test_one_by_one_a_registrant_takes_three_calls_and_a_crowd_no_more(acme: Line) -> None:
+    acme.session()
+    acme.person("first@x.example")
+    await acme.run()
+    await acme.org.forget_calls()
+    for number in range(5):
+        acme.person(f"p{number}@x.example")
+        await acme.run()
+    assert await acme.calls() == 15
+    await acme.org.forget_calls()
+    for number in range(5):
+        acme.person(f"p{number}@x.example", "attended")
+        await acme.run()
+    assert await acme.calls() == 15
+    await acme.org.forget_calls()
+    for number in range(1000):
+        acme.person(f"q{number}@x.example")
+    await acme.run()
+    assert await acme.calls() == 3
+    assert len(await acme.org.records("CampaignMember")) == 1006
+
+
+async def test_in_processes_apart_create_looks_again_and_a_registrant_takes_four_calls(acme: Line) -> None:
+    acme.restart(apart=True)
     acme.session()
     acme.person("first@x.example")
     await acme.run()
@@ -751,12 +774,19 @@ async def test_one_by_one_a_registrant_takes_four_calls_and_a_crowd_far_fewer(ac
         acme.person(f"p{number}@x.example")
         await acme.run()
     assert await acme.calls() == 20
-    await acme.org.forget_calls()
-    for number in range(1000):
-        acme.person(f"q{number}@x.example")
+
+
+async def test_a_label_that_was_deleted_by_hand_is_noticed_by_who_is_new(acme: Line) -> None:
+    """An unknown status silently gives the default: the member is read in the very call that writes it."""
+    acme.session()
     await acme.run()
-    assert await acme.calls() <= 6
-    assert len(await acme.org.records("CampaignMember")) == 1006
+    status = next(one for one in await acme.org.records("CampaignMemberStatus") if one["Label"] == "Attended")
+    async with acme.org.http.delete(*await rest(acme, f"sobjects/CampaignMemberStatus/{status['Id']}")) as answer:
+        assert answer.status == 204
+    acme.person("a@x.example", "attended")
+    await acme.run()
+    assert (await member_of(acme, "a@x.example"))["Status"] == "Attended"
+    assert acme.causes() == []
 
 
 async def test_a_new_session_takes_few_calls(acme: Line) -> None:
