@@ -22,7 +22,27 @@ from tests.flow.watching import Topics
 
 __all__ = ["bootstrap"]
 
-ORGS: Final = 80
+ORGS: Final = 120
+PLAIN: Final = 80
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tenant:
+    """One org, and one workspace on it."""
+
+    org: str
+    url: str
+    workspace: str = dataclasses.field(default_factory=lambda: f"ws-{new_id()[:8]}")
+    organization: str = dataclasses.field(default_factory=new_id)
+    secret: str = dataclasses.field(default_factory=new_id)
+
+    def org_table(self, **settings: Any) -> dict[str, Any]:
+        told = {"id": self.org, "login_url": self.url, "flow": "client-credentials", "client_id": "turnout", "client_secret": "sandbox"}
+        return told | settings
+
+    def workspace_table(self, livestorm: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+        told = {"organization_id": self.organization, "webhook_secret": self.secret} | (livestorm or {})
+        return {"id": self.workspace, "org": self.org, **settings, "livestorm": told}
 
 
 @dataclasses.dataclass(slots=True)
@@ -32,10 +52,9 @@ class Estate:
     urls: list[str]
     used: int = 0
 
-    def take(self) -> tuple[str, str]:
-        """A name and a URL."""
+    def take(self) -> Tenant:
         number, self.used = self.used, self.used + 1
-        return f"org-{number:02}", self.urls[number]
+        return Tenant(f"org-{number:03}", self.urls[number])
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +73,14 @@ def house(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield built
 
 
+@pytest.fixture(scope="session")
+def plain(house: House, estate: Estate) -> list[Tenant]:
+    """Tenants with the default settings, applied at once; each is to be taken once."""
+    tenants = [estate.take() for _ in range(PLAIN)]
+    house.apply({"org": [one.org_table() for one in tenants], "workspace": [one.workspace_table() for one in tenants]})
+    return tenants
+
+
 @pytest_asyncio.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60), connector=aiohttp.TCPConnector(limit=0)) as session:
@@ -66,12 +93,18 @@ async def topics(house: House) -> AsyncIterator[Topics]:
         yield heard
 
 
+@pytest_asyncio.fixture
+async def place(house: House, plain: list[Tenant], topics: Topics, http: aiohttp.ClientSession) -> Place:
+    """A workspace with the default settings, on an empty org."""
+    return await moved_in(house, plain.pop(), topics, http)
+
+
 Open = Callable[..., Awaitable[Place]]
 
 
 @pytest.fixture
 def opened(house: House, estate: Estate, topics: Topics, http: aiohttp.ClientSession) -> Open:
-    """Makes places: `await opened(create="contact")`; `org=place.org` puts a second workspace on an org that is there.
+    """Makes places: `await opened(objects={"create": "contact"})`; `org=place.org` puts a second workspace on an org that is there.
 
     `org_settings` and the tables of `[workspace.…]` (objects, mapping, statuses, livestorm) go into the settings file.
     """
@@ -79,41 +112,26 @@ def opened(house: House, estate: Estate, topics: Topics, http: aiohttp.ClientSes
 
 
 def opener(house: House, estate: Estate, topics: Topics, http: aiohttp.ClientSession) -> Open:
-    async def open(
-        *, org: Org | None = None, org_settings: dict[str, Any] | None = None, livestorm: dict[str, Any] | None = None, **workspace: Any
-    ) -> Place:
-        settings: dict[str, list[dict[str, Any]]] = {}
-        if org is None:
-            name, url = estate.take()
-            org = Org(name, url, http)
-            settings["org"] = [
-                {"id": name, "login_url": url, "flow": "client-credentials", "client_id": "turnout", "client_secret": "sandbox"}
-                | (org_settings or {})
-            ]
-        place = Place(house, org, f"ws-{new_id()[:8]}", new_id(), new_id(), topics, http)
-        told = {"organization_id": place.organization, "webhook_secret": place.secret} | (livestorm or {})
-        settings["workspace"] = [{"id": place.workspace, "org": org.id, **workspace, "livestorm": told}]
-        house.apply(settings)
-        await _known(place)
-        return place
+    async def open(*, org: Org | None = None, org_settings: dict[str, Any] | None = None, **workspace: Any) -> Place:
+        tenant = estate.take() if org is None else Tenant(org.id, org.url)
+        orgs = [tenant.org_table(**(org_settings or {}))] if org is None else []
+        house.apply({"org": orgs, "workspace": [tenant.workspace_table(**workspace)]})
+        return await moved_in(house, tenant, topics, http)
 
     return open
 
 
-async def _known(place: Place) -> None:
-    """Until the ingress has heard of the workspace."""
+async def moved_in(house: House, tenant: Tenant, topics: Topics, http: aiohttp.ClientSession) -> Place:
+    """The place of a tenant, once the ingress has heard of it."""
+    org = Org(tenant.org, tenant.url, http)
+    place = Place(house, org, tenant.workspace, tenant.organization, tenant.secret, topics, http)
 
     async def look() -> None:
         status, told, _ = await place.send(b"{}", signature="")
         assert status == 401, (status, told)
 
     await watching.eventually(look)
-
-
-@pytest_asyncio.fixture
-async def place(opened: Open) -> Place:
-    """A workspace with the default settings, on an empty org."""
-    return await opened()
+    return place
 
 
 @pytest.hookimpl(wrapper=True)

@@ -66,6 +66,11 @@ class Org:
         told = await self.calls()
         return [one for call in told["log"] for one in (call["subrequests"] or [call])]
 
+    async def errors(self) -> set[str]:
+        """Every error code that the org answered with."""
+        told = (await self.calls())["log"]
+        return {code for call in told for code in call["errors"]}
+
     async def written(self) -> dict[str, int]:
         """Records that were sent to be written, by object."""
         counts: dict[str, int] = {}
@@ -102,6 +107,14 @@ class Org:
     async def edit(self, object: str, id: str, **values: Any) -> None:
         """As a person does in Salesforce's pages."""
         await self._ask("POST", "/sandbox/edit", {"object": object, "id": id, "values": values})
+
+    async def convert(self, lead: str) -> None:
+        """As a person does in Salesforce's pages: a new Contact takes the Lead's place."""
+        await self._ask("POST", "/sandbox/convert", {"lead": lead})
+
+    async def hits(self, fault: str) -> int:
+        """How often a fault struck."""
+        return int((await self._ask("GET", f"/sandbox/faults/{fault}"))["hits"])
 
     async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         async with self.http.request(method, self.url + path, json=body) as answer:

@@ -82,7 +82,7 @@ async def test_rule_04_a_converted_lead_leads_to_its_contact(place: Place) -> No
     await place.registered(session, email, job_title="Miller")
     await place.synced()
     lead = await place.org.one("Lead", email)
-    await place.org._ask("POST", "/sandbox/convert", {"lead": lead["Id"]})
+    await place.org.convert(lead["Id"])
     frozen = await place.org.one("Lead", email)
     await place.ended(session)
     await place.attended(session, email, job_title="Head Miller")

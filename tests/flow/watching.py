@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeVar
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 T = TypeVar("T")
 
@@ -96,3 +96,33 @@ async def listening(bootstrap: str, prefix: str, topics: tuple[str, ...]) -> Asy
                 await task
     finally:
         await consumer.stop()
+
+
+async def record_at(bootstrap: str, topic: str, partition: int, offset: int) -> bytes | None:
+    """The value of one record."""
+    place = TopicPartition(topic, partition)
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False) as consumer:
+        consumer.assign([place])
+        consumer.seek(place, offset)
+        record = await asyncio.wait_for(consumer.getone(place), PATIENCE_SECONDS)
+        assert record.offset == offset
+        value: bytes | None = record.value
+        return value
+
+
+async def send_again(bootstrap: str, topic: str, workspace: str) -> int:
+    """Puts every record that a topic holds of one workspace into it once more, as it was: how many of them are about people."""
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False) as consumer:
+        await consumer._client.set_topics([topic])
+        places = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+        consumer.assign(places)
+        ends = await consumer.end_offsets(places)
+        await consumer.seek_to_beginning(*places)
+        found = []
+        while any([await consumer.position(place) < end for place, end in ends.items()]):
+            for records in (await consumer.getmany(timeout_ms=500)).values():
+                found += [record for record in records if dict(record.headers).get("workspace") == workspace.encode()]
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:
+        for record in found:
+            await producer.send_and_wait(topic, record.value, key=record.key, partition=record.partition, headers=list(record.headers))
+    return sum(dict(record.headers)["kind"] == b"registration" for record in found)

@@ -1,0 +1,240 @@
+"""Rules 13 to 16: refusals stay with their record, an org's trouble stays its own, and what is right does not change."""
+
+import base64
+import time
+
+import pytest
+
+from tests.flow.conftest import Open
+from tests.flow.livestorm import new_id
+from tests.flow.place import Place
+from tests.flow.salesforce import Org, changes
+from tests.flow.watching import eventually, record_at, send_again
+
+
+async def test_rule_13_one_refused_record_leaves_its_batch_mates_alone(place: Place) -> None:
+    """A dead letter holds the untouched message, all the causes in the org's words and a hint; everybody else is written."""
+    await place.org.rule("validation", object="Lead", message="No pirates", when={"Company": "^Pirate"}, field="Company")
+    await place.org.rule("validation", object="Lead", message="Captains are typed by hand", when={"Title": "^Captain"})
+    session = await place.session()
+    await place.followed(session)
+    mates = [f"mate{number}@ship.example" for number in range(9)]
+    bad = place.about("people.registered", session, "hook@ship.example", company="Pirate Ltd", job_title="Captain")
+    await place.crowd([*(place.about("people.registered", session, mate) for mate in mates[:5]), bad, *(place.about("people.registered", session, mate) for mate in mates[5:])])  # fmt: skip
+    await place.settled()
+    campaign = await place.org.campaign(session.id)
+    for mate in mates:
+        await place.org.member(campaign["Id"], await place.org.one("Lead", mate))
+    leads = await place.org.records("Lead")
+    assert sorted(lead["Email"] for lead in leads) == sorted(mates)
+    [letter] = place.dead_letters()
+    assert (letter["stage"], letter["email"], letter["workspace"], letter["org"]) == ("create", "hook@ship.example", place.workspace, place.org.id)
+    assert sorted(cause["message"] for cause in letter["causes"]) == ["Captains are typed by hand", "No pirates"]
+    assert all(cause["code"] == "FIELD_CUSTOM_VALIDATION_EXCEPTION" for cause in letter["causes"])
+    assert any(cause.get("hint") for cause in letter["causes"])
+    topic = f"{place.house.prefix}.{letter['topic']}"
+    untouched = await record_at(place.house.bootstrap, topic, letter["partition"], letter["offset"])
+    assert base64.b64decode(letter["message"]) == untouched
+
+
+async def test_rule_13_a_dead_letter_can_be_looked_at_and_tried_again(place: Place) -> None:
+    """`turnout dead-letters list`, `show` and `retry`: once the rule is gone, the person arrives."""
+    rule = await place.org.rule("validation", object="Lead", message="No pirates", when={"Company": "^Pirate"})
+    session = await place.session()
+    await place.registered(session, "hook@ship.example", company="Pirate Ltd")
+    await place.registered(session, "mate@ship.example")
+    await place.settled()
+    [letter] = place.house.document("dead-letters", "list", "--workspace", place.workspace)["dead_letters"]
+    assert letter["causes"][0]["message"] == "No pirates"
+    shown = place.house.document("dead-letters", "show", letter["id"])
+    assert shown["message"]["email"] == "hook@ship.example"
+    assert base64.b64decode(shown["message_base64"])
+    await place.org.drop_rule(rule)
+    place.house.document("dead-letters", "retry", letter["id"])
+
+    async def arrives() -> None:
+        await place.org.member((await place.org.campaign(session.id))["Id"], await place.org.one("Lead", "hook@ship.example"))
+
+    await eventually(arrives)
+
+
+@pytest.mark.parametrize("trouble", ["down", "token revoked"])
+async def test_rule_14_an_org_in_trouble_is_not_noticed_by_others_and_catches_up_in_order(place: Place, opened: Open, trouble: str) -> None:
+    """F23 too: lag says whose lane waits and why; there are few token calls; afterwards everything arrives in order without a command.
+
+    A refused login is tried again each minute, so as not to lock the user out.
+    """
+    other = await opened()
+    sessions = {where.workspace: await where.session() for where in (place, other)}
+    here = sessions[place.workspace]
+    await place.followed(here)
+    if trouble == "down":
+        await place.org.fault("http-503")
+    else:
+        await place.org.fault("invalid_grant", resource="token", message="expired access/refresh token")
+        await place.org.expire_tokens()
+    await place.ended(here)
+    now = int(time.time())
+    emails = [f"guest{number}@waiting.example" for number in range(25)]
+    for step, title in enumerate(("Junior", "Senior", "Chief")):
+        await place.crowd([place.about("people.registered", here, email, job_title=title, updated_at=now - 60 + step) for email in emails])
+    await place.crowd([place.about("people.attended", here, email, job_title="Chief") for email in emails])
+    for number in range(5):
+        await other.registered(sessions[other.workspace], f"free{number}@elsewhere.example")
+    await other.synced()
+
+    async def told() -> None:
+        lanes = [lane for lane in await place.waiting() if lane["lane"] == f"org:{place.org.id}" and lane["state"] == "blocked"]
+        assert lanes
+        words = "503" if trouble == "down" else "expired access/refresh token"
+        assert any(words in (lane["cause"] or "") for lane in lanes), lanes
+
+    await eventually(told)
+    assert place.outcomes() == []
+    assert place.dead_letters() == []
+    assert await other.waiting() == []
+    if trouble == "token revoked":
+        assert (await place.org.calls())["by_resource"]["token"] <= 6
+    await place.org.heal()
+    await place.synced(seconds=90)
+    campaign = await place.org.campaign(here.id)
+    for email in emails:
+        lead = await place.org.one("Lead", email)
+        seen = [entry["changes"]["Title"][1] for entry in lead["history"] if "Title" in entry["changes"]]
+        assert seen == ["Junior", "Senior", "Chief"]
+        member = await place.org.member(campaign["Id"], lead)
+        assert [entry["changes"]["Status"][1] for entry in member["history"] if "Status" in entry["changes"]] == ["Registered", "Attended"]
+
+    async def at_zero() -> None:
+        assert await place.waiting() == []
+
+    await eventually(at_zero)
+
+
+async def everything(org: Org) -> dict[str, list[dict[str, object]]]:
+    return {name: await org.records(name, deleted=True) for name in ("Lead", "Contact", "Account", "Campaign", "CampaignMemberStatus", "CampaignMember")}
+
+
+async def test_rule_15_what_is_right_is_not_written_again(place: Place) -> None:
+    """Equal values of a known person, and the same webhooks twice: not one record is sent to be written."""
+    await place.org.seed(
+        Lead=[{"Email": "same@harbour.example", "FirstName": "Ada", "LastName": "Berg", "Company": "Harbour Ltd", "Title": "Mate"}]
+    )
+    session = await place.session()
+    await place.ended(session)
+    webhooks = [
+        place.about("people.registered", session, "same@harbour.example", job_title="Mate"),
+        place.about("people.registered", session, "new@harbour.example", job_title="Cook"),
+        place.about("people.attended", session, "new@harbour.example", job_title="Cook"),
+        place.about("people.watched_replay", session, "new@harbour.example", job_title="Cook", replay_view_detail={"watched_at": int(time.time())}),
+    ]  # fmt: skip
+    for webhook in webhooks:
+        await place.post(*webhook)
+        await place.synced()
+    assert changes(await place.org.one("Lead", "same@harbour.example")) == []
+    before = await everything(place.org)
+    await place.org.forget_calls()
+    for webhook in webhooks:
+        await place.post(*webhook)
+    await place.synced()
+    assert await everything(place.org) == before
+    assert await place.org.written() == {}
+
+
+async def test_rule_15_a_whole_topic_again_changes_nothing(place: Place) -> None:
+    """Every record of `received`, then of `matched` and of `resolved`, once more: the org's records keep their histories."""
+    now = int(time.time())
+    await place.org.seed(Contact=[{"Email": "con@harbour.example", "LastName": "Tact", "Title": "Trainee"}])
+    session, other = await place.session("One"), await place.session("Two")
+    await place.ended(session)
+    for number in range(8):
+        email = f"guest{number}@harbour.example"
+        await place.registered(session, email, job_title="Mate", updated_at=now - 600)
+        await place.registered(other, email, job_title="First Mate", city="Kiel", updated_at=now - 300)
+        await place.attended(session, email, job_title="First Mate", city="Kiel")
+    await place.registered(session, "con@harbour.example", job_title="Captain")
+    await place.synced()
+    before = await everything(place.org)
+    for topic in ("received", "matched", "resolved"):
+        count = await send_again(place.house.bootstrap, f"{place.house.prefix}.{topic}", place.workspace)
+        assert count >= 25
+        place.told += count
+        await place.synced(seconds=60)
+        assert await everything(place.org) == before, topic
+
+
+async def test_rule_15_a_value_that_was_set_since_does_not_go_back(place: Place) -> None:
+    """By a later event, or by hand: an older event told again, or told late, only fills what is empty."""
+    now = int(time.time())
+    session, other = await place.session("One"), await place.session("Two")
+    old = place.about("people.registered", session, "ada@harbour.example", job_title="Mate", updated_at=now - 3000)
+    await place.post(*old)
+    await place.synced()
+    await place.registered(other, "ada@harbour.example", job_title="Captain", updated_at=now - 2000)
+    await place.synced()
+    await place.post(*old)
+    await place.synced()
+    lead = await place.org.one("Lead", "ada@harbour.example")
+    assert lead["Title"] == "Captain"
+    await place.org.edit("Lead", lead["Id"], Title="Admiral")
+    await place.post(*old)
+    await place.registered(await place.session("Three"), "ada@harbour.example", job_title="Cook", city="Kiel", updated_at=now - 1000)
+    await place.synced()
+    lead = await place.org.one("Lead", "ada@harbour.example")
+    assert (lead["Title"], lead["City"]) == ("Admiral", "Kiel")
+    await place.registered(await place.session("Four"), "ada@harbour.example", job_title="Retired", updated_at=int(time.time()) + 2)
+    await place.synced()
+    assert (await place.org.one("Lead", "ada@harbour.example"))["Title"] == "Retired"
+
+
+async def test_rule_15_with_an_event_time_field_only_later_events_overwrite(opened: Open) -> None:
+    """Where the org has the field, the time of the event that set the values decides, in whatever order events come."""
+    place = await opened(org_settings={"event_time_field": "Event_Time__c"})
+    for object in ("Lead", "Contact"):
+        await place.org.rule("custom-field", object=object, field="Event_Time__c", type="datetime")
+    now = int(time.time())
+    sessions = [await place.session(f"Part {number}") for number in range(3)]
+    for session, title, age in zip(sessions, ("second", "third", "first"), (2000, 1000, 3000), strict=True):
+        await place.registered(session, "ada@harbour.example", job_title=title, updated_at=now - age)
+        await place.synced()
+    lead = await place.org.one("Lead", "ada@harbour.example")
+    assert lead["Title"] == "third"
+    written = [entry["changes"]["Title"][1] for entry in lead["history"] if "Title" in entry["changes"]]
+    assert written == ["second", "third"]
+    assert lead["Event_Time__c"].startswith(time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now - 1000)))
+
+
+async def test_rule_16_every_outcome_names_the_record_of_that_very_person(place: Place) -> None:
+    """New and known, Leads and Contacts, refused ones between them, and lost answers: no id is somebody else's."""
+    known = {f"known{number}@ids.example": ("Contact" if number % 2 else "Lead") for number in range(20)}
+    await place.org.seed(
+        Contact=[{"Email": email, "LastName": "Known", "Title": "old"} for email, object in known.items() if object == "Contact"],
+        Lead=[{"Email": email, "LastName": "Known", "Company": "Ids", "Title": "old"} for email, object in known.items() if object == "Lead"],
+    )
+    await place.org.rule("validation", object="Lead", message="No", when={"Company": "^Refused"})
+    session = await place.session()
+    await place.followed(session)
+    await place.org.fault("drop-after-commit", resource="composite", object="Lead", times=1)
+    people = [*known, *(f"new{number}@ids.example" for number in range(30))]
+    refused = [f"refused{number}@ids.example" for number in range(10)]
+    crowd = [*((email, "Ids") for email in people), *((email, "Refused Ltd") for email in refused)]
+    crowd.sort(key=lambda one: hash((one, new_id())))
+    await place.crowd([place.about("people.registered", session, email, company=company, job_title="new") for email, company in crowd])
+    await place.settled(seconds=90)
+    owners = {
+        record["Id"]: (object, record["Email"])
+        for object in ("Lead", "Contact")
+        for record in await place.org.records(object)
+    }  # fmt: skip
+    members = {member["Id"]: member["LeadId"] or member["ContactId"] for member in await place.org.records("CampaignMember")}
+    assert sorted(letter["email"] for letter in place.dead_letters()) == sorted(refused)
+    emitted = [one.value for one in place.outcomes() if one.value["outcome"] == "emitted"]
+    assert sorted(one["email"] for one in emitted) == sorted(people)
+    for one in emitted:
+        named: dict[str, str] = {}
+        for step in one["trail"]:
+            named |= step.get("salesforce", {})
+        [object] = [name for name in ("Lead", "Contact") if name in named]
+        assert owners[named[object]] == (object, one["email"])
+        assert members[named["CampaignMember"]] == named[object]
+    assert len(await place.org.records("Lead")) == 10 + 30
