@@ -79,7 +79,7 @@ class Ledger(Generic[T]):
         """Per org."""
         self._finished_count = 0
         self._forgotten: dict[LaneKey, tuple[int, int]] = {}
-        """Per org, from where to where finished offsets were forgotten; what is remembered in between is not relied on: a repeat is a whole run."""
+        """Per org, from where to where finished offsets were forgotten; until no lane can come back there, what is remembered above does not count."""
         self._remembered = remembered
         self._jumbled = False
         """The first of `unfinished` may not be the lowest."""
@@ -184,21 +184,23 @@ class Ledger(Generic[T]):
     def _remember(self, offset: int, org: LaneKey) -> None:
         if self._finished_count >= self._remembered:
             largest = max(self._finished, key=lambda each: len(self._finished[each]), default=org)
-            self._forget(largest, min(self._finished.get(largest, ()), default=offset))
+            self._forget(largest, self._finished.pop(largest, {offset}))
         forgotten = self._forgotten.get(org)
-        if self._remembered < 1 or (forgotten is not None and forgotten[0] <= offset < forgotten[1]):
-            self._forget(org, offset)
+        if self._finished_count >= self._remembered or (forgotten is not None and forgotten[0] <= offset < forgotten[1]):
+            self._forget(org, {offset})
             return
-        self._finished.setdefault(org, set()).add(offset)
-        self._finished_count += 1
+        finished = self._finished.setdefault(org, set())
+        self._finished_count -= len(finished)
+        finished.add(offset)
+        self._finished_count += len(finished)
 
-    def _forget(self, org: LaneKey, offset: int) -> None:
-        """The finished offsets of `org` from `offset` on may repeat."""
-        first, end = self._forgotten.get(org, (offset, offset))
-        self._forgotten[org] = (min(first, offset), max(end, self.main))
-        gone = self._finished.pop(org, set())
-        self._finished_count -= len(gone)
-        self.forgotten += len(gone) or 1
+    def _forget(self, org: LaneKey, gone: set[int]) -> None:
+        """These finished offsets of `org`, and all above them, may repeat."""
+        lowest = min(gone)
+        first, end = self._forgotten.get(org, (lowest, lowest))
+        self._forgotten[org] = (min(first, lowest), max(end, self.main))
+        self.forgotten += len(gone)
+        self._finished_count = sum(map(len, self._finished.values()))
 
     def release(self, offset: int, lane: LaneKey) -> Lag:
         """Gives a held message back to the log: `lane`, or a narrower one that lags already, covers it from its offset on."""
@@ -245,7 +247,7 @@ class Ledger(Generic[T]):
     def _was_finished(self, offset: int, key: LaneKey) -> bool:
         org = key[:ORG_BYTES]
         forgotten = self._forgotten.get(org)
-        if forgotten is None or not forgotten[0] <= offset < forgotten[1]:
+        if forgotten is None or offset < forgotten[0]:
             return offset in self._finished.get(org, ())
         # Forgotten, perhaps. But a later message of the same order key was taken only because this one was finished.
         return any(held.key == key and held.offset > offset for held in self.unfinished.values())
