@@ -17,7 +17,7 @@ from stages import mapping, people, ranking, refusals, verdicts, writes
 from stages.campaigns import NEVER, STATUS
 from stages.reads import Record, known_fields, read
 from stages.recency import Recall, only_fills
-from stages.refusals import Runs
+from stages.refusals import RunKey, Runs
 from stages.rows import Tables, campaign_key
 from stages.salesforce.causes import LOOK, ORG, TRANSIENT
 from stages.salesforce.door import Describe, OrgDoor, Orgs, Trouble
@@ -37,6 +37,7 @@ RETURNS: Final = 3
 PEOPLE: Final = 400
 """Most people in one query for members."""
 
+_Results = Mapping[RunKey, Sequence[tuple[Trouble, ...]]]
 _FIELDS: Final = ("Id", "CampaignId", "ContactId", "LeadId", "Status", "HasResponded", "LastModifiedDate", "LastModifiedById")
 
 
@@ -161,34 +162,42 @@ class CampaignMembership:
             _give(scene, group, verdicts.again(Trouble(TRANSIENT, cause)))
 
     async def _round(self, scene: _Scene, groups: Sequence[Group]) -> None:
-        new = [group for group in groups if self._is_new(group)]
-        for group in new:
-            group.labels, group.was_new = group.cases[0].row.statuses, True
-        await self._look(scene, [group for group in groups if not group.was_new])
+        """Look, decide, write, take in: two calls, or one where everybody is new."""
+        await self._get_known(scene, groups)
         self._ask_for_campaigns(scene, groups)
         intents = [(group, write) for group in scene.open(groups) if (write := self._intent(scene, group)) is not None]
+        new = [group for group, _ in intents if group.was_new]
         results, members = await writes.send_then_read(
             scene.door, scene.org, [write for _, write in intents], _member_queries(scene.describe, new), scene.made.batch.guard, MEMBER
         )
-        await self._mend(
-            scene, [(group, write) for (group, write), result in zip(intents, results, strict=True) if isinstance(result, Saved)]
-        )
+        answered = [(group, write, result) for (group, write), result in zip(intents, results, strict=True)]
+        await self._mend(scene, [(group, write) for group, write, result in answered if isinstance(result, Saved)])
+        runs = self._note(answered)
         doubtful = _doubtful(new, members)
-        stale = False
-        refused: dict[tuple[str, bool], list[tuple[Trouble, ...]]] = {}
-        for (group, write), result in zip(intents, results, strict=True):
-            if isinstance(result, Saved | Refused):
-                refused.setdefault(_run(group, write), []).append(result.troubles if isinstance(result, Refused) else ())
-        for (lane, creating), troubles in refused.items():
-            self._runs.note((lane, MEMBER, creating), troubles)
-        for group in new:
-            group.looked = True
-        for (group, write), result in zip(intents, results, strict=True):
+        for group, write, result in answered:
             if not (isinstance(result, Saved) and id(group) in doubtful):
-                self._settle(scene, group, write, result, refused)
-            stale = stale or (isinstance(result, Refused) and refusals.is_missing_field(result.troubles))
-        if stale:
+                self._settle(scene, group, write, result, runs)
+        if any(isinstance(result, Refused) and refusals.is_missing_field(result.troubles) for result in results):
             scene.describe = await scene.door.describe(MEMBER, fresh=True)
+
+    async def _get_known(self, scene: _Scene, groups: Sequence[Group]) -> None:
+        """What the Campaigns hold of these people; of those who are new nothing has to be asked."""
+        for group in groups:
+            group.was_new = self._is_new(group)
+            group.labels = group.cases[0].row.statuses
+        await self._look(scene, [group for group in groups if not group.was_new])
+        for group in groups:
+            group.looked = True
+
+    def _note(self, answered: Iterable[tuple[Group, Write, Result]]) -> _Results:
+        """The results by run, for the rule of an org that refuses nearly all."""
+        runs: dict[RunKey, list[tuple[Trouble, ...]]] = {}
+        for group, write, result in answered:
+            if isinstance(result, Saved | Refused):
+                runs.setdefault(_run(group, write), []).append(result.troubles if isinstance(result, Refused) else ())
+        for run, results in runs.items():
+            self._runs.note(run, results)
+        return runs
 
     def _is_new(self, group: Group) -> bool:
         """Whether there can't be a member yet, and the Campaign is known to have the label: then nothing has to be looked up before."""
@@ -215,7 +224,6 @@ class CampaignMembership:
             else:
                 members.setdefault(campaign, []).append(row)
         for group in groups:
-            group.looked = True
             group.held = _held(group, members.get(group.campaign, ()))
             group.labels = tuple(labels.get(group.campaign, ()))
 
@@ -325,7 +333,7 @@ class CampaignMembership:
         group: Group,
         write: Write,
         result: Result,
-        runs: Mapping[tuple[str, bool], Sequence[tuple[Trouble, ...]]],
+        runs: _Results,
     ) -> None:
         """Outcomes for one member's registrations; none where the group goes into another round."""
         match result:
@@ -345,7 +353,7 @@ class CampaignMembership:
         group: Group,
         write: Write,
         troubles: tuple[Trouble, ...],
-        runs: Mapping[tuple[str, bool], Sequence[tuple[Trouble, ...]]],
+        runs: _Results,
     ) -> None:
         fields = refusals.leave_out(troubles, write.values)
         kind = refusals.kind(troubles)
@@ -361,7 +369,7 @@ class CampaignMembership:
         elif kind == ORG:
             trouble = next(one for one in troubles if one.kind == ORG)
             _give(scene, group, Block(org_lane(scene.made.batch.org), trouble.cause, trouble.retry_after_seconds))
-        elif self._runs.hits_nearly_all((run[0], MEMBER, run[1]), troubles, runs[run]):
+        elif self._runs.hits_nearly_all(run, troubles, runs[run]):
             for message in group.messages:
                 scene.made.give(message, Block(message.shared_lanes[-1], troubles[0].cause))
         else:
@@ -372,7 +380,6 @@ class CampaignMembership:
     def _changed(self, scene: _Scene, group: Group, troubles: Sequence[Trouble]) -> None:
         """Already a member: look again. The person is gone: once more, then back to create, which finds who it is now."""
         if group.was_new or any(trouble.cause.code == "DUPLICATE_VALUE" for trouble in troubles):
-            group.was_new = False
             return
         if group.held is not None and not group.gone:
             group.gone = True
@@ -474,9 +481,9 @@ def _rules(case: Case, group: Group) -> dict[str, FieldRule]:
     return {name: rule for name, rule in case.workspace.mapping.campaign_member.items() if name.lower() not in refused}
 
 
-def _run(group: Group, write: Write) -> tuple[str, bool]:
+def _run(group: Group, write: Write) -> RunKey:
     """Members of one session are a run: the rule that refuses them may be the Campaign's."""
-    return group.cases[0].message.shared_lanes[-1], write.id == ""
+    return group.cases[0].message.shared_lanes[-1], MEMBER, write.id == ""
 
 
 def _session_again(subject: Registration, version: int) -> Out:

@@ -1,5 +1,6 @@
 """match, create and campaign-membership against the sandbox org: each rule of the flow as one test, from the message to the org's records."""
 
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -7,7 +8,9 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from pipeline.outcomes import Block, Drop, Emit, Reject, Retry
+from pipeline.errors import LeaseLost
+from pipeline.outcomes import Batch, Block, Drop, Emit, Reject, Retry
+from schemas.messages import Action
 from schemas.settings import FieldRule, Statuses
 from schemas.tables import CampaignRow
 from tests.flow.salesforce import changes
@@ -870,6 +873,100 @@ async def test_settings_that_can_not_be_read_are_waited_for(acme: Line) -> None:
     acme.tables["workspaces"].rows["acme"] = good
     await acme.run()
     assert len(await acme.org.records("CampaignMember")) == 1
+
+
+async def test_nothing_to_update_never_means_nothing_to_add(acme: Line) -> None:
+    await acme.org.seed(
+        Contact=[{"Email": "contact@x.example", "FirstName": "Kim", "LastName": "Ito"}],
+        Lead=[
+            {"Email": "same@x.example", "FirstName": "Kim", "LastName": "Ito", "Company": "Kumo KK"},
+            {"Email": "other@x.example", "FirstName": "Sam", "LastName": "Mori", "Company": "Elsewhere"},
+            {"Email": "refused@x.example", "FirstName": "Kim", "LastName": "Ito", "Company": "Rival"},
+        ],
+    )
+    await acme.org.rule("validation", object="Lead", message="Hands off", when={"Email": "^refused"})
+    acme.session()
+    emails = ["new@x.example", "same@x.example", "other@x.example", "contact@x.example", "refused@x.example"]
+    for email in emails:
+        acme.person(email)
+    await acme.run()
+    assert acme.causes() == ["FIELD_CUSTOM_VALIDATION_EXCEPTION"]
+    assert len(await acme.org.records("CampaignMember")) == 4
+    ((_, outcome),) = acme.of("refused@x.example")
+    assert isinstance(outcome, Reject)
+
+
+async def test_a_worker_that_lost_its_partition_writes_nothing(acme: Line) -> None:
+    acme.session()
+    await acme.run()
+    acme.person("a@x.example")
+    await acme.run_stage("match")
+
+    def lost() -> None:
+        raise LeaseLost
+
+    with pytest.raises(LeaseLost):
+        await acme.steps["create"](Batch("acme-prod", [entry.message for entry in acme.queue], lost))
+    assert await acme.org.records("Lead") == []
+
+
+async def test_an_org_that_is_not_in_the_settings_is_waited_for(acme: Line) -> None:
+    row = acme.tables["orgs"].rows.pop("acme-prod")
+    acme.session()
+    acme.person("a@x.example")
+    await acme.run()
+    assert {type(outcome).__name__ for _, _, outcome in acme.seen} == {"Wait"}
+    acme.tables["orgs"].rows["acme-prod"] = row
+    await acme.run()
+    assert len(await acme.org.records("CampaignMember")) == 1
+
+
+async def test_a_message_that_can_not_be_read_is_rejected_and_its_mates_go_on(acme: Line) -> None:
+    acme.session()
+    acme.person("a@x.example")
+    acme.person("b@x.example")
+    broken = acme.queue[-1].message
+    broken.record = broken.record._replace(value=b'{"kind":"registration"}')
+    await acme.run()
+    assert acme.causes() == ["unreadable"]
+    assert len(await acme.org.records("CampaignMember")) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_order_repeats_and_restarts_the_latest_event_and_the_highest_status_stand(seed: int) -> None:
+    """With a time field nothing has to be remembered: each event in any order, some twice, workers that forget all in between."""
+    chance = random.Random(seed)
+    async with line(event_time_field="Event_Time__c") as acme:
+        for object in ("Lead", "Contact"):
+            await acme.org.rule("custom-field", object=object, field="Event_Time__c", type="datetime")
+        acme.session("S1")
+        acme.session("S2")
+        people = {f"p{number}@x.example": chance.sample(range(1, 60), 5) for number in range(6)}
+        actions: tuple[Action, ...] = ("registered", "not_attended", "attended", "watched_replay", "registered")
+        events = [
+            (email, actions[place], f"S{place % 2 + 1}", at, f"{email}-{place}")
+            for email, times in people.items()
+            for place, at in enumerate(times)
+        ]
+        events += chance.sample(events, 10)
+        chance.shuffle(events)
+        begun = acme.clock()
+        for place, (email, action, session, at, id) in enumerate(events):
+            acme.person(email, action, session=session, at=at - (acme.clock() - begun), id=id, job_title=f"T{at}")
+            if place % 4 == 3:
+                await acme.run()
+                acme.restart(apart=chance.random() < 0.5)
+        await acme.run()
+        assert acme.causes() == []
+        assert len(await acme.org.records("Lead")) == len(people)
+        for email, times in people.items():
+            lead = await acme.org.one("Lead", email)
+            assert lead["Title"] == f"T{max(times)}"
+            first, second = await member_of(acme, email, "S1"), await member_of(acme, email, "S2")
+            assert first["Status"] == "Attended"
+            assert (second["Status"], second["Livestorm_Replay_Status__c"]) == ("Did not attend", "Watched")
+            ranks = [change["Status"] for change in changes(first) if "Status" in change]
+            assert all(change != ["Attended", "Registered"] for change in ranks)
 
 
 async def rest(acme: Line, path: str) -> tuple[str]:
