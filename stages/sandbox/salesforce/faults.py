@@ -41,8 +41,12 @@ class Fault:
         return float(self.kind.removeprefix("slow:")) if self.kind.startswith("slow:") else None
 
     @property
+    def of_connection(self) -> bool:
+        return self.kind in CONNECTION_FAULTS
+
+    @property
     def is_code(self) -> bool:
-        return self.kind not in CONNECTION_FAULTS and self.slow_ms is None
+        return not self.of_connection and self.slow_ms is None
 
     def refusal(self) -> RefusalError:
         return RefusalError(self.kind, self.message, [])

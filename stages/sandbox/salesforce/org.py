@@ -83,6 +83,7 @@ class Org:
         """As the API's users see it."""
         self.plain_schema = rules.schema(rule for rule in self.rules.values() if rule.kind not in rules.RIGHTS)
         """As it is, whatever rights say."""
+        self._last_rules = {rule.kind: rule for rule in self.rules.values()}
         for name, table in self._tables.items():
             table.object = self.schema[name]
             table.forget_indexes()
@@ -168,7 +169,7 @@ class Org:
 
     def last_rule(self, kind: str) -> Rule | None:
         """Of several of a kind the latest holds."""
-        return next((rule for rule in reversed(self.rules.values()) if rule.kind == kind), None)
+        return self._last_rules.get(kind)
 
     def has(self, kind: str) -> bool:
         return self.last_rule(kind) is not None

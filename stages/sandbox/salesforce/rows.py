@@ -93,8 +93,6 @@ def _created(org: "Org", request: Request, object_: Object, record: Record, extr
 def _by_id(org: "Org", request: Request, object_: Object, text: str) -> Operation:
     canonical = ids.canonical(text)
     if canonical is None or not canonical.startswith(object_.key_prefix):
-        if request.method in ("GET", "HEAD") or canonical is None:
-            raise RefusalError("NOT_FOUND", "Provided external ID field does not exist or is not accessible: " + text)
         raise RefusalError("MALFORMED_ID", f"{object_.label} ID: id value of incorrect type: {text}", ["Id"])
     record = org.table(object_).get(canonical)
     if record is None:

@@ -155,9 +155,8 @@ def _check_required(
     missing = [
         field.name
         for field in object_.fields.values()
-        if not field.nillable and (field.required or field.name in new) and field.createable
-        if (record is None or field.name in new) and whole.get(field.name) is None and not field.derived
-        if not (field.defaulted and field.name not in new)
+        if not field.nillable and whole.get(field.name) is None
+        if field.name in new or (record is None and field.required)
     ]
     for rule in rules:
         if rule.kind == "required-field":

@@ -162,7 +162,7 @@ class Table:
 def fold(object_: Object, field: str) -> Callable[[Any], Any]:
     """How values of this field are made comparable: text to lower case, unless the field minds case; the rest as it is."""
     definition = object_.fields.get(field.lower())
-    if definition is not None and definition.type in TEXT_TYPES | {"string"} and not definition.case_sensitive:
+    if definition is not None and definition.type in TEXT_TYPES and not definition.case_sensitive:
         return _lower
     return _same
 

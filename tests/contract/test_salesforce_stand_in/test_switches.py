@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from stages.sandbox.salesforce import SandboxOrgs, SeedError
-from stages.sandbox.salesforce.server import read_seed
+from stages.sandbox.salesforce.orgs import read_seed
 from tests.contract.test_salesforce_stand_in.client import Caller, collected, lead, part, record
 
 LEAD = {"LastName": "B", "Company": "C"}
