@@ -19,6 +19,7 @@ from pipeline.kafka.asking import translated, within
 from pipeline.kafka.closing import closed, ended, started
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.lease import Clock, Lease, monotonic
+from pipeline.kafka.pacing import paced
 from pipeline.kafka.settings import KafkaSettings
 from pipeline.records import Commit, Record
 from pipeline.transport import Rebalanced
@@ -76,6 +77,7 @@ class KafkaGroupReader:
         )
         async with within(settings.connect_timeout_seconds, f"joining {settings.group(self._group)}"):
             await started(self._consumer)
+        paced(self._consumer, settings.fetch_max_wait_ms / 1000)
         self._watch(self._consumer._coordinator)
         self._consumer.subscribe([self._name], listener=_Listener(self))
 

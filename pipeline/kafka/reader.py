@@ -11,6 +11,7 @@ from pipeline.errors import OffsetOutOfRange, TransportError
 from pipeline.kafka.asking import translated, within
 from pipeline.kafka.closing import closed, ended, started
 from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.pacing import paced
 from pipeline.kafka.settings import KafkaSettings
 from pipeline.records import Record
 
@@ -48,6 +49,7 @@ class KafkaReader:
         )
         async with within(self._settings.connect_timeout_seconds, "starting a reader"):
             await started(self._consumer)
+        paced(self._consumer, self._settings.fetch_max_wait_ms / 1000)
 
     async def stop(self) -> None:
         consumer, self._consumer = self._consumer, None
