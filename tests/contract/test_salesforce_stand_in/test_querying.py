@@ -232,6 +232,13 @@ async def test_a_campaigns_members_are_found_by_lead_or_contact(acme: Caller) ->
     assert (row["Lead"]["Company"], row["Campaign"]["Name"]) == ("C", "W")
 
 
+async def test_the_org_and_its_users_can_be_asked_for(acme: Caller) -> None:
+    assert await acme.values("SELECT Id FROM Organization") == [acme.org.id]
+    users = "SELECT Username, Name, IsActive, UserPermissionsMarketingUser FROM User WHERE Username = 'SANDBOX@example.com'"
+    assert [tuple(row.values()) for row in await acme.rows(users)] == [("sandbox@example.com", "Integration User", True, True)]
+    assert acme.org.id.startswith("00D")
+
+
 async def test_a_query_inside_a_collection_of_calls_pages_too(acme: Caller) -> None:
     await acme.ask("POST", "/composite/sobjects", collected(lead(), lead(), lead()))
     await acme.rule("page-size", size=2)

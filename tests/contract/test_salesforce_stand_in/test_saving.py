@@ -1,5 +1,6 @@
 """One record at a time: what is stored, what is refused, in which order and in which words; and the rows' own HTTP."""
 
+import gzip
 from typing import Any
 
 import pytest
@@ -152,7 +153,9 @@ async def test_ids_in_row_urls(acme: Caller) -> None:
     assert error(await acme.ask("GET", "/sobjects/Lead/00Q000000000000EAA")) == (404, "NOT_FOUND")
     unknown = await acme.ask("PATCH", "/sobjects/Lead/00Q000000000000EAA", {"Title": "x"})
     assert (unknown.status, unknown.message[:67]) == (404, "Provided external ID field does not exist or is not accessible: 00Q")
-    assert error(await acme.ask("PATCH", "/sobjects/Lead/001000000000000AAA", {"Title": "x"})) == (400, "MALFORMED_ID")
+    for wrong in ("001000000000000AAA", "nonsense"):
+        assert error(await acme.ask("GET", f"/sobjects/Lead/{wrong}")) == (400, "MALFORMED_ID")
+        assert error(await acme.ask("PATCH", f"/sobjects/Lead/{wrong}", {"Title": "x"})) == (400, "MALFORMED_ID")
     made = await acme.create("Lead", LastName="B", Company="C")
     assert (await acme.ask("PATCH", f"/sobjects/Lead/{made[:15]}", {"Title": "x"})).status == 204
     assert error(await acme.ask("PATCH", f"/sobjects/Lead/{made}", {"Id": made})) == (400, "INVALID_FIELD")
@@ -175,6 +178,13 @@ async def test_a_body_must_be_json(acme: Caller) -> None:
     ):
         async with acme.http.post(url, headers=headers | {"Content-Type": kind}, data=body) as response:
             assert (response.status, (await response.json())[0]["errorCode"]) == expected
+
+
+async def test_a_body_may_be_gzipped(acme: Caller) -> None:
+    url = f"{acme.org.base_url}/services/data/v62.0/sobjects/Lead"
+    headers = {"Authorization": f"Bearer {acme.token}", "Content-Type": "application/json", "Content-Encoding": "gzip"}
+    async with acme.http.post(url, headers=headers, data=gzip.compress(b'{"LastName": "B", "Company": "C"}')) as response:
+        assert response.status == 201
 
 
 async def with_key(acme: Caller, *, unique: bool = True) -> None:
