@@ -19,6 +19,9 @@ SEED ?= 1
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
 
+.PHONY: install
+install: $(VENV)/.runtime ## .venv with what running needs, `turnout` in .venv/bin
+
 .PHONY: demo
 demo: $(VENV)/.runtime ## the whole product on this machine, with stand-ins; no settings needed
 	$(VENV)/bin/turnout demo $(ARGS)
