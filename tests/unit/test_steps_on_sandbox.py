@@ -969,6 +969,55 @@ async def test_whatever_order_repeats_and_restarts_the_latest_event_and_the_high
             assert all(change != ["Attended", "Registered"] for change in ranks)
 
 
+@pytest.mark.parametrize("was_there", [False, True])
+async def test_a_lead_converted_before_its_membership_is_handled_through_its_contact(acme: Line, was_there: bool) -> None:
+    if was_there:
+        await acme.org.seed(Lead=[{"Email": "a@x.example", "FirstName": "Kim", "LastName": "Ito", "Company": "Kumo KK"}])
+    acme.session()
+    await acme.run()
+    acme.person("a@x.example")
+    await acme.run_stage("match")
+    await acme.run_stage("create")
+    lead = await acme.org.one("Lead", "a@x.example")
+    await acme.org._ask("POST", "/sandbox/convert", {"lead": lead["Id"]})
+    await acme.run()
+    acme.person("a@x.example", "attended", at=5)
+    await acme.run()
+    assert acme.causes() == []
+    (contact,) = await acme.org.records("Contact")
+    members = await acme.org.records("CampaignMember")
+    assert [(one["ContactId"], one["Status"]) for one in members] == [(contact["Id"], "Attended")]
+
+
+async def test_a_member_that_moved_to_the_contact_by_conversion_is_advanced_not_doubled(acme: Line) -> None:
+    acme.session()
+    acme.person("a@x.example")
+    await acme.run()
+    lead = await acme.org.one("Lead", "a@x.example")
+    await acme.org._ask("POST", "/sandbox/convert", {"lead": lead["Id"]})
+    acme.restart()
+    acme.person("a@x.example", "attended", at=5)
+    await acme.run()
+    (member,) = await acme.org.records("CampaignMember")
+    (contact,) = await acme.org.records("Contact")
+    assert (member["ContactId"], member["Status"]) == (contact["Id"], "Attended")
+    assert len(await acme.org.records("Lead")) == 1
+
+
+async def test_a_lead_deleted_before_its_membership_is_made_again(acme: Line) -> None:
+    acme.session()
+    await acme.run()
+    acme.person("a@x.example")
+    await acme.run_stage("match")
+    await acme.run_stage("create")
+    lead = await acme.org.one("Lead", "a@x.example")
+    async with acme.org.http.delete(*await rest(acme, f"sobjects/Lead/{lead['Id']}")) as answer:
+        assert answer.status == 204
+    await acme.run()
+    assert acme.causes() == []
+    assert (await member_of(acme, "a@x.example"))["Status"] == "Registered"
+
+
 async def rest(acme: Line, path: str) -> tuple[str]:
     """The address of a REST call, with a token that a person's other software would have."""
     form = {"grant_type": "client_credentials", "client_id": "x", "client_secret": "sandbox"}
