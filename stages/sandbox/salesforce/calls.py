@@ -5,8 +5,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-LARGEST_LOG_BYTES = 96 * 1024 * 1024
-"""Beyond this (urls and headers counted) the oldest entries are dropped from the log; the totals stay right."""
+LARGEST_LOG_BYTES = 32 * 1024 * 1024
+"""Beyond this, about, the oldest entries are dropped from the log; the totals stay right."""
+_LINE_BYTES, _SUBREQUEST_BYTES = 2_000, 600
+"""What an entry takes beside its url, about."""
 _UNLOGGED = frozenset({"authorization", "cookie", "host", "content-length", "connection", "transfer-encoding"})
 
 
@@ -24,6 +26,8 @@ class Entry:
     objects: dict[str, int] = dataclasses.field(default_factory=dict)
     errors: dict[str, int] = dataclasses.field(default_factory=dict)
     subrequests: list["Entry"] = dataclasses.field(default_factory=list)
+    totals: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    """Where its errors count too."""
 
     def count(self, object_name: str, records: int) -> None:
         if records:
@@ -31,6 +35,11 @@ class Entry:
 
     def count_error(self, code: str) -> None:
         self.errors[code] = self.errors.get(code, 0) + 1
+        self.totals[code] += 1
+
+    @property
+    def size_bytes(self) -> int:
+        return _LINE_BYTES + len(self.url) + sum(_SUBREQUEST_BYTES + len(each.url) for each in self.subrequests)
 
     def as_json(self) -> dict[str, Any]:
         objects, errors = collections.Counter(self.objects), collections.Counter(self.errors)
@@ -69,17 +78,21 @@ class CallLog:
     def __init__(self) -> None:
         self.total = 0
         self.by_resource: collections.Counter[str] = collections.Counter()
+        self.errors: collections.Counter[str] = collections.Counter()
         self.dropped = 0
         self._entries: collections.deque[tuple[int, Entry]] = collections.deque()
         self._bytes = 0
 
-    def add(self, entry: Entry, size_bytes: int) -> None:
+    def add(self, entry: Entry) -> None:
+        """With its subrequests, if it has some."""
         self.by_resource[entry.resource] += 1
         if entry.resource != "token":
             self.total += 1
-        cost = size_bytes + 500
-        self._entries.append((cost, entry))
-        self._bytes += cost
+        for each in (entry, *entry.subrequests):
+            each.totals = self.errors
+        size_bytes = entry.size_bytes
+        self._entries.append((size_bytes, entry))
+        self._bytes += size_bytes
         while self._bytes > LARGEST_LOG_BYTES and len(self._entries) > 1:
             self._bytes -= self._entries.popleft()[0]
             self.dropped += 1
@@ -88,6 +101,7 @@ class CallLog:
         return {
             "total": self.total,
             "by_resource": dict(self.by_resource),
+            "errors": dict(self.errors),
             "dropped_from_log": self.dropped,
             "log": [entry.as_json() for _, entry in self._entries],
         }

@@ -61,17 +61,18 @@ async def perform(call: rest.Call, request: Request) -> Answer:
     asked = body["compositeRequest"]
     if len(asked) > MOST_SUBREQUESTS:
         message = f"The limit of {MOST_SUBREQUESTS} for the number of subrequests in the composite request has been exceeded."
-        return _over(message)
+        return _over(call, message)
     parts = [_part(each) for each in asked]
     _check_names(parts)
     if sum(_resource(part.url) in ("query", "collections") for part in parts) > MOST_QUERIES_AND_COLLECTIONS:
-        return _over(f"The limit of {MOST_QUERIES_AND_COLLECTIONS} for query and sObject Collections subrequests has been exceeded.")
+        return _over(call, f"The limit of {MOST_QUERIES_AND_COLLECTIONS} for query and sObject Collections subrequests has been exceeded.")
     # From version 49 on Salesforce may run subrequests of one method out of order unless told not to; here they keep their order.
     return await _run(call, request, parts, all_or_none=body.get("allOrNone", False) is True)
 
 
-def _over(message: str) -> Answer:
+def _over(call: rest.Call, message: str) -> Answer:
     refusal = RefusalError("LIMIT_EXCEEDED", message)
+    call.entry.count_error(refusal.code)
     return Answer(200, {"compositeResponse": [_reply(None, Answer(400, [refusal.as_rest()]))]})
 
 

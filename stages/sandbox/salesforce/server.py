@@ -74,28 +74,30 @@ class OrgServer:
 
     async def _by_path(self, call: rest.Call, request: web.Request) -> web.Response:
         body = await request.read()
-        self._log(call, body)
+        parsed = _parsed(request, body)
+        if call.entry.resource == "composite":
+            call.entry.subrequests.extend(composite.entries(parsed))
+        self.org.calls.add(call.entry)
         edge.check_size(request)
         if request.path == "/services/oauth2/token":
             return await self._token(call, request, body)
         if request.path in ("/services/data", "/services/data/"):
             call.entry.status = 200
             return self._json(Answer(200, _versions()))
-        answer = await self._authorized(call, request, body)
+        answer = await self._authorized(call, request, parsed)
         call.entry.status = answer.status
-        if not call.entry.objects and not call.entry.subrequests:
-            for name, count in answer.objects.items():
-                call.entry.count(name, count)
         return self._json(answer)
 
-    async def _authorized(self, call: rest.Call, request: web.Request, body: bytes) -> Answer:
+    async def _authorized(self, call: rest.Call, request: web.Request, parsed: Any) -> Answer:
         try:
             call.entry.user = self._user(request)
             if request.path == "/services/oauth2/userinfo":
                 return self._userinfo(call.entry.user)
-            read = self._read(request, body, call.entry.user)
-            if call.entry.resource == "composite":
-                call.entry.subrequests.extend(composite.entries(read.body))
+            if isinstance(parsed, RefusalError):
+                raise parsed
+            version, segments, parameters = read_url(request.raw_path)
+            headers = {name.lower(): value for name, value in request.headers.items()}
+            read = Request(request.method, version, segments, parameters, headers, parsed, call.entry.user)
             edge.befall(call, read)
             if call.entry.resource == "composite":
                 rest.refuse_whole(call, "composite", inside=False)
@@ -114,19 +116,6 @@ class OrgServer:
             if fault.slow_ms is not None and self.org.faults.hit(fault):
                 await asyncio.sleep(fault.slow_ms / 1000)
         return await composite.perform(call, read)
-
-    def _read(self, request: web.Request, body: bytes, user: str) -> Request:
-        version, segments, parameters = read_url(request.raw_path)
-        parsed: Any = None
-        if body:
-            if request.content_type not in ("application/json", "text/json"):
-                raise RefusalError("UNSUPPORTED_MEDIA_TYPE", f"Content type '{request.content_type}' is not supported.")
-            try:
-                parsed = msgspec.json.decode(body)
-            except msgspec.DecodeError as error:
-                raise RefusalError("JSON_PARSER_ERROR", f"Unexpected character or end: {error}") from None
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        return Request(request.method, version, segments, parameters, headers, parsed, user)
 
     def _user(self, request: web.Request) -> str:
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -198,9 +187,6 @@ class OrgServer:
         except RefusalError:
             return "sobjects"
 
-    def _log(self, call: rest.Call, body: bytes) -> None:
-        self.org.calls.add(call.entry, len(call.entry.url) + (len(body) if call.entry.resource == "composite" else 0) + 300)
-
     def _limit_info(self) -> dict[str, str]:
         return {"Sforce-Limit-Info": f"api-usage={self.org.used_today}/{self.org.daily_limit}"}
 
@@ -210,6 +196,18 @@ class OrgServer:
             return web.Response(status=answer.status, headers=headers)
         headers["Content-Type"] = _JSON
         return web.Response(status=answer.status, body=msgspec.json.encode(answer.body), headers=headers)
+
+
+def _parsed(request: web.Request, body: bytes) -> Any:
+    """The JSON of a body, None where there is none, or why it can't be read."""
+    if not body or request.path.startswith("/services/oauth2/"):
+        return None
+    if request.content_type not in ("application/json", "text/json"):
+        return RefusalError("UNSUPPORTED_MEDIA_TYPE", f"Content type '{request.content_type}' is not supported.")
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError as error:
+        return RefusalError("JSON_PARSER_ERROR", f"Unexpected character or end: {error}")
 
 
 def _versions() -> list[dict[str, str]]:

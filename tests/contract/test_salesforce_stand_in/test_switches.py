@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from stages.sandbox.salesforce import SandboxOrgs, SeedError
+from stages.sandbox.salesforce import SandboxOrgs, SeedError, calls
 from stages.sandbox.salesforce.orgs import read_seed
 from tests.contract.test_salesforce_stand_in.client import Caller, collected, lead, part, record
 
@@ -72,14 +72,25 @@ async def test_totals_are_by_resource_count_the_refused_and_leave_tokens_out(acm
     await acme.ask("GET", "/limits")
     acme.token = "dead"
     await acme.ask("GET", "/limits")
-    calls = await acme.calls()
+    told = await acme.calls()
+    assert told["errors"] == {"INVALID_TYPE": 1, "INVALID_SESSION_ID": 1}
     resources = {"token": 1, "query": 1, "sobjects": 1, "collections": 1, "describe": 1, "limits": 2}
-    assert (calls["total"], calls["by_resource"]) == (6, resources)
-    told = [(entry["resource"], entry["user"], entry["status"]) for entry in calls["log"]]
-    assert told[0] == ("token", "sandbox@example.com", 200)
-    assert told[-1] == ("limits", None, 401)
+    assert (told["total"], told["by_resource"]) == (6, resources)
+    lines = [(entry["resource"], entry["user"], entry["status"]) for entry in told["log"]]
+    assert lines[0] == ("token", "sandbox@example.com", 200)
+    assert lines[-1] == ("limits", None, 401)
     await acme.switch("DELETE", "/calls")
-    assert await acme.calls() == {"total": 0, "by_resource": {}, "dropped_from_log": 0, "log": []}
+    assert await acme.calls() == {"total": 0, "by_resource": {}, "errors": {}, "dropped_from_log": 0, "log": []}
+
+
+async def test_the_log_is_bounded_and_its_totals_stay_right(acme: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "LARGEST_LOG_BYTES", 30_000)
+    for _ in range(20):
+        await acme.query("SELECT Id FROM Leed")
+    told = await acme.calls()
+    assert (told["total"], told["by_resource"]["query"], told["errors"]) == (20, 20, {"INVALID_TYPE": 20})
+    assert 0 < len(told["log"]) < 20
+    assert len(told["log"]) + told["dropped_from_log"] == 21
 
 
 async def test_no_secret_is_in_the_log(acme: Caller) -> None:
