@@ -1,0 +1,48 @@
+"""What others met in the field: webhooks that arrive together, with three workers of each stage (F26)."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.flow import house as houses
+from tests.flow import watching
+from tests.flow.conftest import Estate, moved_in
+from tests.flow.house import House
+
+WORKERS = 3
+
+
+@pytest.fixture
+def three(bootstrap: str, tmp_path: Path) -> Iterator[House]:
+    """A house of its own: an ingress, and three processes of every stage."""
+    with houses.built(bootstrap, tmp_path) as house:
+        house.start(("ingress", "console"))
+        for _ in range(WORKERS):
+            house.start(houses.STAGES)
+        yield house
+
+
+@pytest.mark.timeout(240)
+async def test_f26_six_sessions_within_20_ms_are_one_lead_with_three_workers(three: House, estate: Estate, http: aiohttp.ClientSession) -> None:
+    """200 new people, six registrations each on six connections at once: 200 Leads and 1,200 members."""
+    tenant = estate.take()
+    await asyncio.to_thread(three.apply, {"org": [tenant.org_table()], "workspace": [tenant.workspace_table()]})
+    async with watching.listening(three.bootstrap, three.prefix, ("synced", "dead-letters")) as heard:
+        place = await moved_in(three, tenant, heard, http)
+        sessions = [await place.session(f"Session {number}") for number in range(6)]
+        emails = [f"guest{number}@busy.example" for number in range(200)]
+        for email in emails:
+            await asyncio.gather(*(place.registered(session, email) for session in random.sample(sessions, 6)))
+        await place.synced(seconds=150)
+        leads = await place.org.records("Lead")
+        assert sorted(lead["Email"] for lead in leads) == sorted(emails)
+        members = await place.org.records("CampaignMember")
+        campaigns = {(await place.org.campaign(session.id))["Id"] for session in sessions}
+        pairs = {(member["LeadId"], member["CampaignId"]) for member in members}
+        assert len(members) == len(pairs) == 1200
+        assert pairs == {(lead["Id"], campaign) for lead in leads for campaign in campaigns}
+        assert "DUPLICATE_VALUE" not in await place.org.errors()
