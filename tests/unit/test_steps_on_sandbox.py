@@ -662,6 +662,20 @@ async def test_without_the_right_there_is_no_campaign_until_it_is_given(acme: Li
     assert (await member_of(acme, "a@x.example"))["Status"] == "Registered"
 
 
+async def test_without_marketing_user_the_hint_names_it_and_all_arrives_once_it_is_given(acme: Line) -> None:
+    rule = await acme.org.rule("no-marketing-user")
+    acme.session()
+    acme.person("a@x.example")
+    await acme.run(rounds=3)
+    row = msgspec.json.decode(acme.tables["campaigns"].rows["acme-prod|S1"], type=CampaignRow)
+    assert row.why is not None
+    assert "Marketing User" in row.why.hint
+    assert len(await acme.org.records("Lead")) == 1
+    await acme.org.drop_rule(rule)
+    await acme.run()
+    assert (await member_of(acme, "a@x.example"))["Status"] == "Registered"
+
+
 async def test_a_campaign_that_was_deleted_is_made_again(acme: Line) -> None:
     acme.session()
     acme.person("a@x.example")
