@@ -33,7 +33,8 @@ def translated(what: str, error: BaseException) -> TransportError:
     if isinstance(error, TransportError):
         return error
     if isinstance(error, NOT_OURS) or getattr(error, "errno", None) == FENCED_INSTANCE_ID:
-        return CommitRefused(f"{what}: {error}")
+        # The text of aiokafka's CommitFailedError is a page of advice; what happened is its cause.
+        return CommitRefused(f"{what}: the group went on without this member ({type(error.__cause__ or error).__name__})")
     retryable = bool(getattr(error, "retriable", False)) or isinstance(error, (OSError, TimeoutError, errors.KafkaTimeoutError))
     return TransportError(f"{what}: {type(error).__name__}: {error}", retryable=retryable)
 

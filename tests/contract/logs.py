@@ -30,6 +30,8 @@ class Log(Protocol):
     """Kafka takes a commit until the rebalance is complete; the embedded broker counts the generation on at its beginning."""
     forgets_with_topic: bool
     """With a topic, Kafka deletes what groups have committed on it; the embedded broker keeps it."""
+    expels_the_silent: bool
+    """Kafka's groups go on without a member whose session has ended; the embedded broker's wait for it for ever."""
 
     async def transport(self) -> Transport: ...
 
@@ -44,6 +46,7 @@ class MemoryLog:
     limits_metadata = True
     commits_while_letting_go = True
     forgets_with_topic = True
+    expels_the_silent = True
 
     def __init__(self) -> None:
         self.broker = MemoryBroker(session_timeout_seconds=SESSION_SECONDS, metadata_limit=METADATA_LIMIT)
@@ -65,7 +68,8 @@ class KafkaLog:
     def __init__(self, settings: KafkaSettings, first: KafkaTransport, stack: contextlib.AsyncExitStack) -> None:
         self.settings = settings
         self.first = first
-        self.limits_metadata = self.commits_while_letting_go = self.forgets_with_topic = brokers.kind() == brokers.APACHE
+        apache = brokers.kind() == brokers.APACHE
+        self.limits_metadata = self.commits_while_letting_go = self.forgets_with_topic = self.expels_the_silent = apache
         self._stack = stack
 
     async def transport(self) -> Transport:
@@ -117,6 +121,8 @@ class Member:
         self.letting_go = asyncio.Event()
         self.on_revoked: Callable[[], Awaitable[None]] | None = None
         self.failure: Exception | None = None
+        self.places: dict[int, int] = {}
+        """Where it goes on whenever it is given a partition."""
         self._changed = asyncio.Condition()
 
     async def revoked(self, partitions: frozenset[int]) -> None:
@@ -127,6 +133,8 @@ class Member:
         await self._note("revoked", partitions, frozenset())
 
     async def assigned(self, partitions: frozenset[int]) -> None:
+        for partition in partitions & self.places.keys():
+            self.reader.seek(partition, self.places[partition])
         await self._note("assigned", partitions, partitions)
         if self.failure is not None:
             raise self.failure
