@@ -13,7 +13,7 @@ from pipeline.messages import Message
 from pipeline.outcomes import Drop, Emit, Out, Reject, Row
 from pipeline.records import Ack, Outgoing
 from pipeline.transport import Writer
-from schemas.messages import Cause, DeadLetter, Synced
+from schemas.messages import SCHEMA, Cause, DeadLetter, Synced, carry_unknown
 
 log = structlog.get_logger()
 
@@ -41,7 +41,9 @@ def out_record(message: Message, out: Out) -> Outgoing:
     """A record for a topic of the chain; with the message's own key it keeps the message's own partition number."""
     headers = message.record.headers if out.headers is None else out.headers
     if out.key is None:
-        return Outgoing(out.topic, message.record.key, out.value, headers, message.record.partition)
+        # A record of a later version keeps what this worker doesn't know: old and new workers run side by side during an upgrade.
+        value = out.value if message.schema <= SCHEMA else carry_unknown(message.value, out.value)
+        return Outgoing(out.topic, message.record.key, value, headers, message.record.partition)
     return Outgoing(out.topic, out.key.encode(), out.value, headers)
 
 

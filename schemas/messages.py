@@ -195,6 +195,18 @@ class DeadLetter(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The untouched bytes (base64 in JSON)."""
 
 
+_KNOWN = frozenset(name for shape in (Registration, Session, Company) for name in shape.__struct_fields__)
+
+
+def carry_unknown(before: bytes, after: bytes) -> bytes:
+    """The subject `after` with what a later version put into `before` and this one does not know (at the top level)."""
+    values = msgspec.json.decode(before)
+    if not isinstance(values, dict):
+        return after
+    unknown = {name: value for name, value in values.items() if name not in _KNOWN and name != "kind"}
+    return msgspec.json.encode(msgspec.json.decode(after) | unknown) if unknown else after
+
+
 def canonical_email(address: str) -> str:
     """The record key: trimmed, NFC, lower case; plus tags and dots stay."""
     return unicodedata.normalize("NFC", address.strip()).lower()

@@ -127,6 +127,12 @@ class Campaigns:
             cause = Cause(code="session_unknown", message="The session is not known yet")
             made.give(message, Wait(self._tables.sessions.name, subject.session, None, cause, longest_seconds=self._wait_seconds))
             return None
+        if session.updated_at < subject.updated_at:
+            # This reader of the table is behind the one that made the message: with the older row the Campaign would stay as it was.
+            raw = self._tables.sessions.raw(subject.session)
+            cause = Cause(code="session_behind", message="A later state of the session is on its way to this worker")
+            made.give(message, Wait(self._tables.sessions.name, subject.session, raw, cause, longest_seconds=self._wait_seconds))
+            return None
         known = self._tables.campaigns.get(campaign_key(subject.org, subject.session))
         code = _never(session)
         if code is not None and not (known is not None and known.campaign):
@@ -137,6 +143,9 @@ class Campaigns:
             cause = Cause(code="event_unknown", message="The session's event is not known yet")
             made.give(message, Wait(self._tables.events.name, session.event, None, cause, longest_seconds=self._wait_seconds))
             return None
+        if subject.title:
+            # For the same reason the message's own title counts.
+            event = msgspec.structs.replace(event, title=subject.title)
         return self._unsettled(made, message, subject, workspace, session, event, known)
 
     def _unsettled(

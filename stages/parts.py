@@ -229,5 +229,5 @@ class _Steps:
         if stage == "match":
             return Match(self._orgs, typed, time.time, self._name)
         if stage == "create":
-            return Create(self._orgs, typed, time.time, self._name)
+            return Create(self._orgs, typed, time.time, self._name, self._environment.session_wait_seconds)
         return CampaignMembership(self._orgs, typed, time.time)
