@@ -45,6 +45,11 @@ class Partition:
     def is_held(self) -> bool:
         return not self.closing
 
+    @property
+    def marked_until(self) -> int:
+        """Below this offset what is read, and not all finished yet, carries the mark of a replay; 0: nothing does."""
+        return self._replay_until if self.ledger.floor() < self._replay_until else 0
+
     def wants(self, message: Message) -> bool:
         """Whether the message is one of those that are read here: of a replay not all are."""
         return True

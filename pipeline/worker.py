@@ -120,6 +120,7 @@ class Worker:
                 await self._stop.wait()
                 tasks.cancel_scope.cancel()
         finally:
+            self._dispatcher.stop_intake()
             with anyio.CancelScope(shield=True), anyio.move_on_after(self.stage.limits.stop_seconds + 30):
                 await self._group.stop()
                 await self._writer.stop()
@@ -133,7 +134,7 @@ class Worker:
             drained = True
         if not drained:
             log.warning("stopped with calls in flight: they may be repeated", stage=self.stage.name)
-        await self._let_go(list(self._partitions), drained=drained)
+        await self._let_go(list(self._partitions.values()), drained=drained)
         self._stop.set()
 
     def health(self) -> Health:
@@ -188,19 +189,22 @@ class Worker:
             drained = True
         if not drained:
             log.warning("partitions were let go of with calls in flight: the next owner waits for them", stage=self.stage.name)
-        await self._let_go([partition.number for partition in leaving], drained=drained)
+        await self._let_go(leaving, drained=drained)
 
-    async def _let_go(self, numbers: Sequence[int], *, drained: bool) -> None:
-        for number in numbers:
-            self._partitions[number].closing = True
+    async def _let_go(self, leaving: Sequence[Partition], *, drained: bool) -> None:
+        """A stop and a rebalance may let go of the same partitions at once: the first to come does it."""
+        leaving = [partition for partition in leaving if self._partitions.get(partition.number) is partition]
+        for partition in leaving:
+            partition.closing = True
         try:
             with anyio.move_on_after(10):
-                await self._commit([self._partitions[number] for number in numbers], drained=drained)
+                await self._commit(leaving, drained=drained)
         except TransportError as error:
             log.warning("the last commit was not taken: some messages will be repeated", stage=self.stage.name, error=str(error))
-        self._dispatcher.forget(_ledgers([self._partitions[number] for number in numbers]))
-        for number in numbers:
-            self._partitions.pop(number, None)
+        self._dispatcher.forget(_ledgers(leaving))
+        for partition in leaving:
+            if self._partitions.get(partition.number) is partition:
+                del self._partitions[partition.number]
 
     async def _take(self, numbers: Sequence[int], assignment: int) -> None:
         """Loads the ledgers of newly assigned partitions; tries until it can, or until they are gone again."""
@@ -249,6 +253,7 @@ class Worker:
                 log.error("partition is stopped: messages that were passed over could be lost", reason=reason, **where)
                 return None
             offset = commit.offset
+            replay_until = self._marked_until(number)
             if offset > end or any(cursor.offset > end for cursor in progress.cursors.values()):
                 self._observer.incident(self.stage.name, "log_recreated", 1)
                 log.error(
@@ -271,6 +276,11 @@ class Worker:
         )  # fmt: skip
         partition.replays_committed = dict(zip(told[::2], told[1::2], strict=True))
         return partition
+
+    def _marked_until(self, number: int) -> int:
+        """Up to where an owner before has read what is a replay, since the group's offsets were gone or the log was made anew."""
+        row = self._tables[LANES].get(self._row(number, "group"))
+        return 0 if row is None else msgspec.json.decode(row, type=GroupRow).marked_until
 
     def _trusted(self, number: int, commit: Commit) -> tuple[Commit, Progress]:
         """The commit and what it carries; for one that is not ours, what somebody said shall be done. Raises MetadataError where nobody has."""
@@ -325,7 +335,11 @@ class Worker:
             try:
                 fetched = await self._group.fetch(_FETCH_SECONDS, self.stage.limits.fetch_messages)
             except OffsetOutOfRange as error:
-                await self._live_lost(error)
+                try:
+                    await self._live_lost(error)
+                except TransportError as gone:
+                    log.warning("the log can't be asked now", stage=self.stage.name, error=str(gone))
+                    await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
                 continue
             except TransportError as error:
                 log.warning("the log can't be read now", stage=self.stage.name, error=str(error))
@@ -349,34 +363,39 @@ class Worker:
             self._dispatcher.admit(partition.message(record), partition.ledger)
 
     async def _live_lost(self, error: OffsetOutOfRange) -> None:
-        """Live reading stands outside the log: what is gone is told, and reading goes on at the log's start."""
-        partition = self._partitions.get(error.partition)
-        start, end = (await self._transport.cluster.offsets(self.stage.reads))[error.partition]
-        if partition is None:
+        """Live reading stands outside the log: what is gone is told, and reading goes on at the log's start. Raises TransportError."""
+        number = error.partition
+        partition = self._partitions.get(number)
+        start, end = (await self._transport.cluster.offsets(self.stage.reads)).get(number, (0, 0))
+        if partition is None or self._partitions.get(number) is not partition:
             return
-        self._observer.incident(self.stage.name, "offsets_below_log" if error.offset < start else "log_recreated", 1)
-        log.error(
-            "live reading stood outside the log",
-            stage=self.stage.name,
-            partition=error.partition,
-            offset=error.offset,
-            start=start,
-            end=end,
-        )
-        if error.offset > end:
+        if error.offset < start:
+            self._observer.incident(self.stage.name, "offsets_below_log", start - error.offset)
+            log.error(
+                "messages were deleted before they were worked on: mend it with `turnout backfill`",
+                stage=self.stage.name, partition=number, lane="all", lost_from=error.offset, lost_to=start,
+            )  # fmt: skip
+            partition.ledger.skip_to(start)
+            self._group.seek(number, start)
+        elif error.offset > end:
+            self._observer.incident(self.stage.name, "log_recreated", 1)
+            log.error(
+                "the log ends before the place of live reading: it was made anew, and is read from its start",
+                stage=self.stage.name, partition=number, place=error.offset, end=end,
+            )  # fmt: skip
+            # What the old log held is gone: nothing more of it is taken, and what is in flight ends before the new one is begun.
+            partition.closing = True
+            self._dispatcher.forget_idle(_ledgers([partition]))
             await self._dispatcher.quiet(_ledgers([partition]))
             self._dispatcher.forget(_ledgers([partition]))
-            self._partitions[error.partition] = Partition(
-                error.partition,
-                self.stage,
-                Ledger(start),
-                held_since_ms=int(self._clock() * 1000),
-                hold_creates_until_ms=0,
-                replay_until=end,
-            )
+            if self._partitions.get(number) is partition:
+                now_ms = int(self._clock() * 1000)
+                ledger: Ledger[Entry] = Ledger(start)
+                self._begin(
+                    number, Partition(number, self.stage, ledger, held_since_ms=now_ms, hold_creates_until_ms=0, replay_until=end)
+                )  # fmt: skip
         else:
-            partition.ledger.skip_to(start)
-        self._group.seek(error.partition, start)
+            self._group.seek(number, partition.ledger.main)
 
     async def _lost(self, partition: Swept, lags: Sequence[Lag]) -> None:
         """The log starts beyond the cursors of these lanes: a range was lost, and is told."""
@@ -458,12 +477,19 @@ class Worker:
                 changes[partition.number] = change
             if not commits:
                 return
+            # Before the first commit hides that there was none.
+            unkept = {number: commits[number] for number in commits if self._is_mark_unkept(number)}
+            await self._tell_group(unkept, last=True)
             await self._group.commit(commits)
             for partition in partitions:
                 if partition.number in changes:
                     partition.committed_changes = changes[partition.number]
             self._observer.committed(self.stage.name, len(commits))
             await self._tell_group(commits, last=drained)
+
+    def _is_mark_unkept(self, number: int) -> bool:
+        partition = self._partitions.get(number)
+        return partition is not None and partition.marked_until > self._marked_until(number)
 
     async def _tell_group(self, commits: Mapping[int, Commit], *, last: bool) -> None:
         """Keeps what was committed where a reset of the group's offsets can't reach it; now and then, and at the end."""
@@ -472,7 +498,11 @@ class Worker:
         for number, commit in commits.items():
             if last or now_ms - self._group_told_ms.get(number, 0) >= _GROUP_ROWS_SECONDS * 1000:
                 self._group_told_ms[number] = now_ms
-                rows[self._row(number, "group")] = _encoder.encode(GroupRow(at=now_ms, offset=commit.offset, metadata=commit.metadata))
+                partition = self._partitions.get(number)
+                row = GroupRow(
+                    at=now_ms, offset=commit.offset, metadata=commit.metadata, marked_until=0 if partition is None else partition.marked_until
+                )  # fmt: skip
+                rows[self._row(number, "group")] = _encoder.encode(row)
                 if self._tables[LANES].get(self._row(number, "recovery")) is not None:
                     rows[self._row(number, "recovery")] = None
         await self._write_rows(rows)

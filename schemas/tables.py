@@ -94,6 +94,8 @@ class GroupRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Unix ms."""
     offset: int
     metadata: str
+    marked_until: int = 0
+    """Not 0: what lies below was read again since the group's offsets were gone, and carries the mark of a replay until all of it is finished."""
 
 
 class RecoveryRow(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -1,0 +1,42 @@
+"""The place where the engine's tests are run; the broker is TURNOUT_TEST_BROKER's."""
+
+import asyncio
+import pathlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from pipeline.kafka import KafkaTransport
+from tests import brokers
+from tests.brokers import bootstrap, prefix
+from tests.engine.place import Place, settings
+
+__all__ = ["bootstrap", "prefix"]
+
+apache_only = pytest.mark.skipif(brokers.kind() != brokers.APACHE, reason="shown on Apache Kafka: make test-kafka")
+
+
+@pytest.fixture
+def partitions() -> int:
+    """Of every topic; a test may name another number."""
+    return 1
+
+
+@pytest.fixture
+async def place(bootstrap: str, prefix: str, partitions: int, tmp_path: pathlib.Path) -> AsyncIterator[Place]:
+    transport = KafkaTransport(settings(bootstrap, prefix))
+    await transport.start()
+    made = Place(transport.settings, transport, tmp_path)
+    try:
+        await made.prepare(partitions)
+        following = asyncio.create_task(made.follow())
+        try:
+            yield made
+        finally:
+            following.cancel()
+            await asyncio.wait({following})
+            if not following.cancelled():
+                following.result()
+            await made.close()
+    finally:
+        await transport.stop()
