@@ -32,6 +32,17 @@ async def test_all_or_none_rolls_the_innocent_back(acme: Caller) -> None:
     assert await acme.values("SELECT Id FROM Lead WHERE LastName = 'Old'") == [standing]
 
 
+async def test_all_or_none_brings_deleted_records_and_their_members_back(acme: Caller) -> None:
+    campaign, who = await acme.create("Campaign", Name="W"), await acme.create("Lead", LastName="B", Company="C")
+    await acme.create("CampaignMember", CampaignId=campaign, LeadId=who)
+    reply = await acme.ask("DELETE", f"/composite/sobjects?ids={who},00Q000000000000EAA&allOrNone=true")
+    assert codes(reply.body) == ["ALL_OR_NONE_OPERATION_ROLLED_BACK", "INVALID_CROSS_REFERENCE_KEY"]
+    assert await acme.values("SELECT LeadId FROM CampaignMember WHERE Lead.LastName = 'b'") == [who]
+    for name in ("Lead", "CampaignMember"):
+        (row,) = await acme.records(name)
+        assert (row["IsDeleted"], len(row["history"])) == (False, 1)
+
+
 async def test_more_than_200_records_are_refused_whole(acme: Caller) -> None:
     assert (await acme.create_all(*(lead() for _ in range(200)))).status == 200
     reply = await acme.create_all(*(lead() for _ in range(201)))

@@ -92,6 +92,13 @@ async def test_a_halted_reference_names_what_was_missed(acme: Caller) -> None:
     assert bodies(reply)[1][0]["message"] == "Invalid reference specified. No value for id found in a"
 
 
+async def test_nothing_of_a_failed_subrequest_can_be_referred_to(acme: Caller) -> None:
+    reply = await acme.composite(
+        part("POST", "/sobjects/Lead", "a", {}), part("POST", "/sobjects/Lead", "b", CREATE | {"Title": "@{a[0].message}"})
+    )
+    assert bodies(reply)[1][0]["errorCode"] == "PROCESSING_HALTED"
+
+
 async def test_the_same_text_in_a_plain_collection_is_only_text(acme: Caller) -> None:
     await acme.create_all(lead(Title="@{someone}"))
     assert (await acme.records("Lead"))[0]["Title"] == "@{someone}"

@@ -220,6 +220,24 @@ async def test_contacts_of_one_account_lock_it_and_others_do_not(acme: Caller) -
     assert (await first).body[0]["success"]
 
 
+async def test_latency_comes_before_the_work_with_the_rows_locked(http: aiohttp.ClientSession) -> None:
+    seed: dict[str, Any] = {
+        "Campaign": [{"Id": "@w", "Name": "W"}],
+        "Lead": [{"Id": "@a", "LastName": "A", "Company": "C"}, {"Id": "@b", "LastName": "B", "Company": "C"}],
+        "rules": [{"kind": "lock-timeout", "ms": 20}],
+    }
+    async with SandboxOrgs(1, seed_data=seed, latency_ms=300) as orgs:
+        caller = Caller(orgs.orgs[0], http)
+        await caller.log_in()
+        (campaign,), people = [[row["Id"] for row in await caller.records(name)] for name in ("Campaign", "Lead")]
+        first = asyncio.ensure_future(members(caller, campaign, people[0]))
+        await arrived(caller, 1)
+        assert await caller.records("CampaignMember") == []
+        second = await members(caller, campaign, people[1])
+        assert second.body[0]["errors"][0]["statusCode"] == "UNABLE_TO_LOCK_ROW"
+        assert (await first).body[0]["success"]
+
+
 async def test_latency_is_spent_once_a_call_and_by_refused_calls_too(http: aiohttp.ClientSession) -> None:
     async with SandboxOrgs(1, latency_ms=80) as orgs:
         caller = Caller(orgs.orgs[0], http)

@@ -104,6 +104,7 @@ async def test_order_is_by_several_fields_with_nulls_first_unless_told(acme: Cal
         ("B", None),
         ("C", "y"),
     ]
+    assert [row["LastName"] for row in await acme.rows(f"{ordered} LastName DESC, Id")] == ["C", "B", "B", "a"]
     assert [row["Title"] for row in await acme.rows(f"{ordered} Title")] == [None, "x", "y", "z"]
     assert [row["Title"] for row in await acme.rows(f"{ordered} Title LIMIT 2 OFFSET 1")] == ["x", "y"]
 
