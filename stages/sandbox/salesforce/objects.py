@@ -4,6 +4,7 @@ Lengths and flags: describes recorded from real orgs and the object reference of
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 
 TEXT_TYPES = frozenset({"string", "textarea", "email", "phone", "url", "picklist", "multipicklist", "combobox"})
@@ -410,8 +411,9 @@ def _organization() -> Object:
     return make("Organization", "00D", [text("Name", 80), text("OrganizationType", 40), checkbox("IsSandbox")], writable=False)
 
 
-def fresh() -> dict[str, Object]:
-    """The objects of an org that nobody has set up yet, by lower-case name."""
+@functools.cache
+def fresh() -> Mapping[str, Object]:
+    """The objects of an org that nobody has set up yet, by lower-case name; shared, since nothing in them changes."""
     every = [_account(), _contact(), _lead(), _campaign(), _campaign_member(), _campaign_member_status(), _user(), _organization()]
     return {each.name.lower(): each for each in every}
 

@@ -30,7 +30,8 @@ DAILY_CALLS = 1_000_000
 """A fresh org's allowance: far above a real Developer org's 15,000, so that long tests end before it does. A rule sets another."""
 LOCK_TIMEOUT_MS = 10_000
 """How long a write waits for a row that another one holds, as in Salesforce. A rule sets another."""
-MOST_CURSORS = 2_000
+MOST_CURSORS = 200
+"""Queries whose further pages can still be asked for; the oldest go first."""
 
 _USERS = ((INTEGRATION_USER, "Integration User"), (OTHER_USER, "Other Software"), (SALES_USER, "Sales Person"))
 

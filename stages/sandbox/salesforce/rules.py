@@ -154,7 +154,7 @@ def _check_against(rule: Rule, standing: Mapping[str, Object]) -> None:
 
 def schema(rules: Iterable[Rule]) -> dict[str, Object]:
     """The objects of an org with these rules, by lower-case name; later rules act on what earlier ones made."""
-    made = objects.fresh()
+    made = dict(objects.fresh())
     ordered = list(rules)
     for rule in ordered:
         if rule.kind == "custom-field":
