@@ -81,11 +81,7 @@ class Board:
             blocked = self.blocked.get(lane)
             if blocked is None:
                 continue
-            if now >= blocked.next_try and blocked.probes_left <= 0:
-                # The probe has gone, whole. Should its answer never come (its partition went away), the next one may go then.
-                blocked.next_try = now + self._probing.answer_seconds
-                blocked.probes_left = self._probing.messages
-            if now < blocked.next_try:
+            if not self._is_due(blocked, now):
                 return blocked
             due.append(blocked)
         for blocked in due:
@@ -96,9 +92,14 @@ class Board:
     def is_open(self, lanes: Sequence[str]) -> bool:
         """Whether `stops` would let a message through, without letting it."""
         now = self._clock()
-        return all(
-            lane not in self.blocked or (now >= self.blocked[lane].next_try and self.blocked[lane].probes_left > 0) for lane in lanes
-        )
+        return all(lane not in self.blocked or self._is_due(self.blocked[lane], now) for lane in lanes)
+
+    def _is_due(self, blocked: Blocked, now: float) -> bool:
+        if now >= blocked.next_try and blocked.probes_left <= 0:
+            # The probe has gone, whole. Should its answer never come (its partition went away), the next one may go then.
+            blocked.next_try = now + self._probing.answer_seconds
+            blocked.probes_left = self._probing.messages
+        return now >= blocked.next_try
 
     def in_doubt(self, lane: str) -> bool:
         """Whether the lane is blocked, or being probed."""

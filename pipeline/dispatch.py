@@ -123,8 +123,11 @@ class Dispatcher:
                 self.pass_over(ledger, message, key, closed).passed -= 1
         lag = ledger.owner(key)
         urgent = message.urgent and lag is not None and lag.state in ("busy", "waiting")
-        if ledger.live(record.offset, key, record.timestamp_ms, urgent=urgent) is Verdict.TAKE:
+        verdict = ledger.live(record.offset, key, record.timestamp_ms, urgent=urgent)
+        if verdict is Verdict.TAKE:
             self.hold(message, ledger, key)
+        elif verdict is Verdict.PASS and message.urgent and lag is not None:
+            lag.behind = True
 
     def hold(self, message: Message, ledger: Ledger[Entry], key: LaneKey) -> None:
         """Takes in a message that its ledger let through."""
@@ -418,7 +421,7 @@ class Dispatcher:
             return
         for ledger in {id(other.ledger): other.ledger for other in self._entries()}.values():
             for held in ledger.covered_by(key):
-                if held.body.state is not State.RUNNING:
+                if held.body.state not in (State.RUNNING, State.GONE):
                     self._give_back(line, held.body, key, outcome.lane, "blocked", outcome.cause)
         self._give_back(line, entry, key, outcome.lane, "blocked", outcome.cause)
 
@@ -431,9 +434,13 @@ class Dispatcher:
     def _give_back(
         self, line: Line, entry: Entry, key: LaneKey, lane: str, state: str, cause: Cause, wake: Callable[[], bool] | None = None
     ) -> None:
-        """The message goes back to the log: its lane, or a narrower one that lags already, comes to it later."""
+        """The message goes back to the log, with all that came after it in its order key: its lane, or a narrower one that lags already, comes to it later."""
+        for other in reversed(line.after(entry)):
+            self._let_go(line, other)
+            other.ledger.release(other.offset, key)
         self._let_go(line, entry)
         lag = entry.ledger.release(entry.offset, key)
+        lag.behind |= entry.message.urgent
         self.tell(
             lag, lane if lag.key == key else lag.name, state if lag.key == key else lag.state, cause, wake if lag.key == key else lag.wake
         )
@@ -445,6 +452,7 @@ class Dispatcher:
         lane_key = message.key_of(lane)
         lag = ledger.cover(message.record.offset, key, message.record.timestamp_ms, lane_key)
         lag.passed += 1
+        lag.behind |= message.urgent
         state, cause = ("busy", BUSY) if closed is None else (closed.state, closed.cause)
         if lag.key == lane_key:
             self.tell(lag, lane, state, cause)

@@ -32,7 +32,7 @@ class Verdict(Enum):
 class Lag:
     """One lagging lane. Only `read`, `following` and the counts are the ledger's; the rest says why, for people and for the sweep."""
 
-    __slots__ = ("at_least", "cause", "following", "key", "mend", "name", "oldest_ms", "passed", "read", "since_ms", "state", "wake")
+    __slots__ = ("at_least", "behind", "cause", "following", "key", "mend", "name", "oldest_ms", "passed", "read", "since_ms", "state", "wake")
 
     def __init__(self, key: LaneKey, read: int, oldest_ms: int) -> None:
         self.key = key
@@ -45,6 +45,8 @@ class Lag:
         """Messages passed over since it began to lag and not taken since."""
         self.at_least = False
         """`passed` is a lower bound: the lane came out of a commit."""
+        self.behind = False
+        """Urgent messages may be among those that were not taken yet: no later one may overtake them."""
         self.name = ""
         self.state = "restored"
         self.since_ms = 0
@@ -85,7 +87,7 @@ class Ledger(Generic[T]):
         """The first of `unfinished` may not be the lowest."""
         for key, cursor in (progress.cursors if progress else {}).items():
             lag = self.lagging[key] = Lag(key, cursor.offset, cursor.oldest_ms)
-            lag.at_least = True
+            lag.at_least = lag.behind = True
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -110,7 +112,7 @@ class Ledger(Generic[T]):
     def live(self, offset: int, key: LaneKey, timestamp_ms: int, *, urgent: bool = False) -> Verdict:
         """The main cursor reads `offset`; on TAKE the caller holds it next. Offsets come upwards; gaps are gone for good.
 
-        An `urgent` message is taken though its lane lags; the lane will not take it again.
+        An `urgent` message is taken though its lane lags (and the lane will not take it again), unless others like it are left behind.
         """
         if offset < self.main:
             return Verdict.DONE
@@ -122,7 +124,7 @@ class Ledger(Generic[T]):
         if offset < lag.read:
             # A restored lane whose first unfinished message lies beyond the committed offset.
             return Verdict.DONE
-        if lag.following or urgent:
+        if lag.following or (urgent and not lag.behind):
             return Verdict.TAKE
         if not lag.passed and not lag.at_least:
             lag.oldest_ms = timestamp_ms
@@ -161,7 +163,7 @@ class Ledger(Generic[T]):
         """Nothing of `lag` is left below `offset` that was not taken. At the main cursor the lane follows."""
         lag.read = max(lag.read, min(offset, self.main))
         if lag.read >= self.main:
-            lag.following, lag.passed, lag.at_least, lag.wake = True, 0, False, None
+            lag.following, lag.passed, lag.at_least, lag.behind, lag.wake = True, 0, False, False, None
         self.changes += 1
 
     # -- holding ----------------------------------------------------------------------------------
@@ -233,15 +235,14 @@ class Ledger(Generic[T]):
 
     def _narrower(self, lane: LaneKey, read: int, oldest_ms: int) -> Lag:
         """A new lane takes over what a wider one has of it."""
-        above = self.owner(lane)
+        lag, above = Lag(lane, read, oldest_ms), self.owner(lane)
         if above is None:
-            return Lag(lane, read, oldest_ms)
+            return lag
+        lag.behind = above.behind
         if above.read > self.main:
-            return Lag(lane, max(read, above.read) if read >= self.main else read, oldest_ms)
-        if above.following or above.read >= read:
-            return Lag(lane, read, oldest_ms)
-        lag = Lag(lane, above.read, min(oldest_ms, above.oldest_ms))
-        lag.at_least = True
+            lag.read = max(read, above.read) if read >= self.main else read
+        elif not above.following and above.read < read:
+            lag.read, lag.oldest_ms, lag.at_least = above.read, min(oldest_ms, above.oldest_ms), True
         return lag
 
     def _was_finished(self, offset: int, key: LaneKey) -> bool:

@@ -176,6 +176,13 @@ class Line:
         else:
             del self._by_key[key]
 
+    def after(self, entry: Entry) -> list[Entry]:
+        """What is held of its order key that came after it."""
+        known = self._by_key[entry.message.key]
+        if isinstance(known, Entry):
+            return []
+        return [other for other in known if other.key == entry.key and other.ledger is entry.ledger and other.offset > entry.offset]
+
     def _promote(self, key: str) -> None:
         """Lists the first message of this exclusion key that may go: none is in flight or listed, and none of its order key is before it."""
         known = self._by_key.get(key)
