@@ -288,6 +288,7 @@ class _Group:
         self.offsets: dict[tuple[str, int], Commit] = {}
         self._numbers = itertools.count(1)
         self._stale = False
+        self._letting_go = False
         self._task: asyncio.Task[None] | None = None
 
     def join(self, reader: "MemoryGroupReader", topic: str) -> int:
@@ -308,6 +309,9 @@ class _Group:
             del self.offsets[place]
 
     def rebalance(self) -> None:
+        if self._letting_go:
+            # What is given out at its end goes by who is there then.
+            return
         self._stale = True
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._rebalance(), name=f"rebalance of {self.name}")
@@ -315,7 +319,9 @@ class _Group:
     async def _rebalance(self) -> None:
         while self._stale:
             self._stale = False
+            self._letting_go = True
             await self._revoke()
+            self._letting_go = False
             self.generation += 1
             for number, partitions in _ranges(sorted(self.members), self._broker.partitions_of(self.topic or "")).items():
                 self.members[number].give(self.generation, partitions)
@@ -323,7 +329,7 @@ class _Group:
 
     async def _revoke(self) -> None:
         """Every member lets go, or has gone, or is thrown out when the rebalance timeout ends."""
-        letting_go = {number: asyncio.create_task(member.let_go()) for number, member in self.members.items()}
+        letting_go = {number: member.begin_to_let_go() for number, member in self.members.items()}
         late: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         handle = self._broker.source.call_later(self._broker.rebalance_timeout_seconds, lambda: _finish(late))
         try:
@@ -380,9 +386,10 @@ class MemoryGroupReader:
 
     async def stop(self) -> None:
         self._end()
-        if self._number is not None:
-            self._group.leave(self._number)
-        self.expel()
+        if self._reachable.is_set():
+            if self._number is not None:
+                self._group.leave(self._number)
+            self.expel()
         await self._cancel()
 
     async def fetch(self, timeout_seconds: float, max_records: int) -> Mapping[int, Sequence[Record]]:
@@ -474,6 +481,9 @@ class MemoryGroupReader:
 
     # What the group does to it.
 
+    def begin_to_let_go(self) -> asyncio.Task[None]:
+        return self._spawn(self.let_go())
+
     async def let_go(self) -> None:
         await self._reachable.wait()
         async with self._callbacks:
@@ -550,10 +560,11 @@ class MemoryGroupReader:
         self._ended = True
         self._broker.wake()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _cancel(self) -> None:
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]

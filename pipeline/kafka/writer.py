@@ -151,6 +151,8 @@ class KafkaWriter:
         self._idle = asyncio.Event()
         self._idle.set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
+        """Producers that are being closed: a stop waits for them too."""
         self._pending_bytes = 0
         self._turn = itertools.count()
         self._closed = True
@@ -180,6 +182,8 @@ class KafkaWriter:
         producer, self._producer = self._producer, None
         if producer is not None:
             await self._discard(producer)
+        if self._retiring:
+            await asyncio.wait(self._retiring)
 
     def send(self, records: Sequence[Outgoing]) -> Awaitable[Sequence[Ack]]:
         future: asyncio.Future[Sequence[Ack]] = asyncio.get_running_loop().create_future()
@@ -279,7 +283,13 @@ class KafkaWriter:
                 self._fail(item, WriteError("given up by the caller"))
                 continue
             record = item.record
-            if builder.append(timestamp=None, key=record.key, value=record.value, headers=list(record.headers)) is None:
+            try:
+                room = builder.append(timestamp=None, key=record.key, value=record.value, headers=list(record.headers))
+            except (TypeError, ValueError) as error:
+                items.popleft()
+                self._fail(item, _write_error(error, False))
+                continue
+            if room is None:
                 break
             taken.append(items.popleft())
             if queue.alone:
@@ -367,14 +377,20 @@ class KafkaWriter:
             return
         self._producer = None
         self._ready.clear()
-        self._spawn(self._replaced(producer, at_once))
+        retiring = asyncio.create_task(self._retired(producer, at_once))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
+        self._spawn(self._replaced(retiring))
 
-    async def _replaced(self, producer: _Producer, at_once: bool) -> None:
+    async def _retired(self, producer: _Producer, at_once: bool) -> None:
         if not at_once:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.close_timeout_seconds):
                     await producer.idle.wait()
         await self._discard(producer)
+
+    async def _replaced(self, retiring: asyncio.Task[None]) -> None:
+        await asyncio.shield(retiring)
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:

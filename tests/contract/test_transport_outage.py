@@ -49,7 +49,7 @@ async def test_where_a_broker_takes_the_connection_and_says_nothing_the_wait_end
 
 async def test_writers_and_readers_go_on_when_the_broker_is_back(tmp_path: pathlib.Path) -> None:
     """A broker that has lost its groups gives the partitions out again."""
-    async with house(tmp_path) as (broker, kafka):
+    async with house(tmp_path, request_timeout_ms=2000) as (broker, kafka):
         transport = await kafka.transport()
         await kafka.create("received", 1)
         async with logs.writer(transport) as writer, logs.member(transport, "received") as one:

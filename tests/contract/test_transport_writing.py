@@ -134,6 +134,19 @@ async def test_after_a_gap_in_the_sequence_the_writer_goes_on_with_a_new_produce
         assert [r.value for r in await logs.read(reader, 6)] == [b"%d" % n for n in range(6)]
 
 
+async def test_a_record_that_cannot_be_written_down_fails_alone(kafka: logs.KafkaLog) -> None:
+    """Only a bug makes one; it must not leave others waiting for ever."""
+    transport = await kafka.transport()
+    await kafka.create("received", 1)
+    async with logs.writer(transport) as writer:
+        broken = writer.send([Outgoing("received", b"k", b"v", (("id", "text"),), 0)])  # type: ignore[arg-type]
+        sound = writer.send(logs.numbered("received", 0, range(3)))
+        with pytest.raises(WriteError, match="TypeError") as caught:
+            await broken
+        assert not caught.value.retryable
+        assert len(await sound) == 3
+
+
 async def test_beyond_its_bound_a_writer_takes_nothing_and_says_so(kafka: logs.KafkaLog) -> None:
     transport = await kafka.transport()
     await kafka.create("received", 1)
