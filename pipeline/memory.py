@@ -169,7 +169,7 @@ class MemoryBroker:
         self.faults = Faults()
         self._topics: dict[str, _Topic] = {}
         self._groups: dict[str, _Group] = {}
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: dict[asyncio.Future[None], None] = {}
 
     # What a test does to it.
 
@@ -254,20 +254,20 @@ class MemoryBroker:
 
     def wake(self) -> None:
         """Something changed that a fetch may wait for."""
-        waiters, self._waiters = self._waiters, set()
+        waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             _finish(waiter)
 
     async def changed(self, seconds: float) -> None:
         """Until something changes, or `seconds` have passed."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
+        self._waiters[waiter] = None
         handle = self.source.call_later(max(0.0, seconds), lambda: _finish(waiter))
         try:
             await waiter
         finally:
             handle.cancel()
-            self._waiters.discard(waiter)
+            self._waiters.pop(waiter, None)
 
     def _topic_changed(self, name: str) -> None:
         for group in self._groups.values():
@@ -502,6 +502,8 @@ class MemoryGroupReader:
         _finish(self.gone)
         if self._ended:
             self._forget()
+            for task in self._tasks - {asyncio.current_task()}:
+                task.cancel()
         elif self._reachable.is_set():
             self._generation = None
             self._spawn(self._rejoin())
