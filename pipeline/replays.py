@@ -15,7 +15,7 @@ from pipeline.dispatch import Dispatcher
 from pipeline.errors import OffsetOutOfRange, TransportError
 from pipeline.partition import Partition, Replay, short_id
 from pipeline.stage import Stage
-from pipeline.tables import Tables
+from pipeline.tables import Tables, readable
 from pipeline.transport import Transport
 from schemas.tables import LaneRow, ReplayRow
 
@@ -115,21 +115,18 @@ class Replays:
         return [replay for partition in self._partitions() for replay in partition.replays.values()]
 
     def _start(self) -> None:
-        for value in dict(self._controls.items()).values():
-            try:
-                row = msgspec.json.decode(value, type=ReplayRow)
-            except msgspec.DecodeError as error:
-                log.warning("a row of the table controls can't be read", error=str(error))
-                continue
-            if row.stage == self._stage.name:
+        for key, value in dict(self._controls.items()).items():
+            row = readable("controls", key, value, ReplayRow)
+            if row is not None and row.stage == self._stage.name:
                 for partition in self._partitions():
                     self._start_in(partition, row)
 
     def _start_in(self, partition: Partition, row: ReplayRow) -> None:
         if str(partition.number) not in row.ranges or row.id in partition.replays or len(partition.replays) >= MOST or partition.closing:
             return
-        told = self._lanes.get(row_key(self._stage.name, partition.number, row.id))
-        if told is None or msgspec.json.decode(told, type=LaneRow).state != "done":
+        key = row_key(self._stage.name, partition.number, row.id)
+        told = readable(self._lanes.name, key, self._lanes.get(key), LaneRow)
+        if told is None or told.state != "done":
             partition.replays[row.id] = Replay(partition, row, self._stage, int(self._clock() * 1000))
 
     async def _read(self, replay: Replay) -> None:

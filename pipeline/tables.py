@@ -3,8 +3,10 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import anyio
+import msgspec
 import structlog
 
 from pipeline.errors import OffsetOutOfRange, TransportError
@@ -12,10 +14,20 @@ from pipeline.records import Record
 from pipeline.transport import Reader, Transport
 
 log = structlog.get_logger()
+R = TypeVar("R", bound=msgspec.Struct)
 
 _FETCH_SECONDS = 0.5
 _FETCH_RECORDS = 5_000
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
+
+
+def readable(table: str, key: str, raw: bytes | None, shape: type[R]) -> R | None:
+    """A row, or a record of another topic, decoded. One that can't be read counts as missing, and is logged."""
+    try:
+        return None if raw is None else msgspec.json.decode(raw, type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.error("a row can't be read and counts as missing", table=table, key=key, error=str(error))
+        return None
 
 
 class Table:

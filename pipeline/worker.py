@@ -26,7 +26,7 @@ from pipeline.records import Commit, Outgoing, Record
 from pipeline.replays import Replays
 from pipeline.stage import Observer, Stage
 from pipeline.sweep import Sweep, Swept
-from pipeline.tables import Tables
+from pipeline.tables import Tables, readable
 from pipeline.transport import Transport
 from schemas.tables import GroupRow, LaneRow, RecoveryRow
 
@@ -279,23 +279,27 @@ class Worker:
 
     def _marked_until(self, number: int) -> int:
         """Up to where an owner before has read what is a replay, since the group's offsets were gone or the log was made anew."""
-        row = self._tables[LANES].get(self._row(number, "group"))
-        return 0 if row is None else msgspec.json.decode(row, type=GroupRow).marked_until
+        row = self._group_row(number)
+        return 0 if row is None else row.marked_until
+
+    def _group_row(self, number: int) -> GroupRow | None:
+        key = self._row(number, "group")
+        return readable(LANES, key, self._tables[LANES].get(key), GroupRow)
 
     def _trusted(self, number: int, commit: Commit) -> tuple[Commit, Progress]:
         """The commit and what it carries; for one that is not ours, what somebody said shall be done. Raises MetadataError where nobody has."""
         try:
             return commit, decode(commit.metadata)
         except MetadataError:
-            row = self._tables[LANES].get(self._row(number, "recovery"))
+            key = self._row(number, "recovery")
+            row = readable(LANES, key, self._tables[LANES].get(key), RecoveryRow)
             if row is None:
                 raise
-        if msgspec.json.decode(row, type=RecoveryRow).way == "assume-none":
+        if row.way == "assume-none":
             return commit, Progress({}, drained=False)
-        known = self._tables[LANES].get(self._row(number, "group"))
-        if known is None:
+        last = self._group_row(number)
+        if last is None:
             raise MetadataError("nothing is known to go back to")
-        last = msgspec.json.decode(known, type=GroupRow)
         return Commit(last.offset, last.metadata), decode(last.metadata)
 
     def _row(self, number: int, what: str) -> str:

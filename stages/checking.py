@@ -6,7 +6,7 @@ import msgspec
 
 from pipeline.kafka import KafkaTransport
 from pipeline.records import Outgoing
-from pipeline.tables import Table
+from pipeline.tables import Table, readable
 from pipeline.transport import Writer
 from schemas.settings import Org, Workspace
 from stages import connection, secrets
@@ -20,8 +20,8 @@ from stages.salesforce.orgs import Keep, OrgRegistry
 async def check(environment: Environment, transport: KafkaTransport, name: str | None) -> list[CheckResult]:
     """Every row of every check. Raises UsageError where `name` is neither an org nor a workspace."""
     tables = await connection.tables(transport, (ORGS, WORKSPACES))
-    orgs = {key: msgspec.json.decode(value, type=Org) for key, value in tables[ORGS].items()}
-    workspaces = [msgspec.json.decode(value, type=Workspace) for _, value in tables[WORKSPACES].items()]
+    orgs = {key: row for key, value in tables[ORGS].items() if (row := readable(ORGS, key, value, Org)) is not None}
+    workspaces = connection.workspaces(tables[WORKSPACES])
     cipher = secrets.load(environment.secret_keys_file)
     async with connection.writing(transport) as writer:
         kept = _Rows(tables[ORGS], writer, cipher.encrypt)
@@ -55,10 +55,10 @@ class _Rows:
 
     async def _change(self, org: str, change: Callable[[Org], Org]) -> None:
         """Durable when it returns."""
-        known = self._table.get(org)
+        known = readable(ORGS, org, self._table.get(org), Org)
         if known is None:
             return
-        row = msgspec.json.encode(change(msgspec.json.decode(known, type=Org)))
+        row = msgspec.json.encode(change(known))
         acks = await self._writer.send([Outgoing(ORGS, org.encode(), row)])
         self._table.written(org, row, acks[0].offset)
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-import msgspec
 
 from pipeline.kafka import KafkaTransport, KafkaWriter
-from pipeline.tables import Table, Tables
+from pipeline.tables import Table, Tables, readable
 from schemas.settings import Workspace
 from stages import flow, parts, secrets
 from stages.environment import Environment
@@ -57,16 +56,16 @@ async def tables(transport: KafkaTransport, names: Sequence[str]) -> Mapping[str
 
 def workspaces(table: Table) -> list[Workspace]:
     """Every workspace that can be read."""
-    return [msgspec.json.decode(value, type=Workspace) for _, value in table.items()]
+    return [row for key, value in table.items() if (row := readable(WORKSPACES, key, value, Workspace)) is not None]
 
 
 def workspace(table: Table, id: str) -> Workspace:
     """One workspace. Raises UsageError naming the known ones."""
-    value = table.get(id)
-    if value is None:
+    row = readable(WORKSPACES, id, table.get(id), Workspace)
+    if row is None:
         known = ", ".join(sorted(key for key, _ in table.items())) or "none: apply settings first"
         raise UsageError(f"there is no workspace {id!r}; known are: {known}")
-    return msgspec.json.decode(value, type=Workspace)
+    return row
 
 
 async def apply_settings(environment: Environment, path: Path, *, dry_run: bool = False, prune: bool = False) -> list[changes.Change]:

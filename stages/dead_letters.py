@@ -12,6 +12,7 @@ import msgspec
 
 from pipeline.delivery import DEAD_LETTERS
 from pipeline.records import Outgoing, Record
+from pipeline.tables import readable
 from pipeline.transport import Transport, Writer
 from schemas.messages import DeadLetter
 from schemas.settings import Workspace
@@ -62,10 +63,11 @@ def unresolved(records: Iterable[Record]) -> list[DeadLetter]:
     """From the topic's records. A letter that came twice (a repeat after a crash) is one; one that came again after its retry is new."""
     letters: dict[str, DeadLetter] = {}
     for record in records:
+        place = f"{record.partition}-{record.offset}"
         if any(name == RESOLUTION for name, _ in record.headers):
-            letters.pop(msgspec.json.decode(record.value or b"", type=Resolution).id, None)
-        else:
-            letter = msgspec.json.decode(record.value or b"", type=DeadLetter)
+            resolution = readable(DEAD_LETTERS, place, record.value, Resolution)
+            letters.pop(resolution.id if resolution is not None else "", None)
+        elif (letter := readable(DEAD_LETTERS, place, record.value, DeadLetter)) is not None:
             letters[letter.id] = letter
     return sorted(letters.values(), key=lambda letter: (letter.topic, letter.partition, letter.offset, letter.at))
 

@@ -1,11 +1,9 @@
 """Which lanes the settings keep closed: workspaces paused by hand. Follows the table `workspaces`; asked for every message."""
 
-import msgspec
-
 from pipeline.lanes import workspace_lane
 from pipeline.messages import Message
 from pipeline.stage import Closed
-from pipeline.tables import Table
+from pipeline.tables import Table, readable
 from schemas.messages import Cause
 from schemas.settings import Workspace
 
@@ -32,16 +30,9 @@ class PausedWorkspaces:
         return bool(marker) and workspace in self._paused
 
     def _changed(self, key: str) -> None:
-        value = self._table.get(key)
-        if value is not None and _is_paused(value):
+        # The steps say what is wrong with a row that can't be read; it pauses nothing.
+        workspace = readable(self._table.name, key, self._table.get(key), Workspace)
+        if workspace is not None and workspace.paused:
             self._paused.add(key)
         else:
             self._paused.discard(key)
-
-
-def _is_paused(value: bytes) -> bool:
-    try:
-        return msgspec.json.decode(value, type=Workspace).paused
-    except msgspec.DecodeError:
-        # The steps say what is wrong with the row; it pauses nothing.
-        return False

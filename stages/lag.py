@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import anyio
-import msgspec
 
 from pipeline.errors import MetadataError, TransportError
 from pipeline.metadata import Progress, decode
 from pipeline.records import Commit, Record
-from pipeline.tables import Tables
+from pipeline.tables import Tables, readable
 from pipeline.transport import Reader, Transport
 from pipeline.worker import LANES
 from schemas.tables import LaneRow
@@ -45,8 +44,12 @@ async def _lane_rows(transport: Transport) -> dict[tuple[str, int], list[LaneRow
     table = await snapshot(transport, LANES)
     rows: dict[tuple[str, int], list[LaneRow]] = {}
     for key, value in table.items():
-        stage, partition, lane = key.split("|", 2)
-        if lane not in ("group", "recovery") and (row := msgspec.json.decode(value, type=LaneRow)).state != "done":
+        stage, _, rest = key.partition("|")
+        partition, _, lane = rest.partition("|")
+        if not partition.isdecimal() or lane in ("group", "recovery"):
+            continue
+        row = readable(LANES, key, value, LaneRow)
+        if row is not None and row.state != "done":
             rows.setdefault((stage, int(partition)), []).append(row)
     return rows
 

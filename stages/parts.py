@@ -22,7 +22,7 @@ from pipeline.kafka import KafkaSettings, KafkaTransport
 from pipeline.lanes import org_lane, workspace_lane
 from pipeline.outcomes import Step
 from pipeline.records import Outgoing
-from pipeline.tables import Table, Tables
+from pipeline.tables import Table, Tables, readable
 from pipeline.topics import TopicSpec
 from pipeline.transport import Writer
 from pipeline.worker import Worker
@@ -182,9 +182,8 @@ class _Process:
             worker.nudge(lane)
 
     def _workspace_changed(self, key: str) -> None:
-        value = self._tables["workspaces"].get(key)
-        if value is not None:
-            workspace = msgspec.json.decode(value, type=Workspace)
+        workspace = readable("workspaces", key, self._tables["workspaces"].get(key), Workspace)
+        if workspace is not None:
             for worker in self._workers:
                 worker.nudge(workspace_lane(workspace.org, workspace.id))
 
@@ -200,10 +199,10 @@ class _Process:
     async def _change_org(self, org: str, change: Callable[[Org], Org]) -> None:
         """Durable when it returns."""
         table: Table = self._tables["orgs"]
-        value = table.get(org)
-        if value is None:
+        known = readable("orgs", org, table.get(org), Org)
+        if known is None:
             return
-        row = msgspec.json.encode(change(msgspec.json.decode(value, type=Org)))
+        row = msgspec.json.encode(change(known))
         records = [Outgoing("orgs", org.encode(), row)]
         acks = await deliver(self._writer, records, too_large=lambda index: (), random=random.random, replaced=lambda: None)
         table.written(org, row, acks[0].offset)

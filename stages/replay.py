@@ -10,8 +10,8 @@ import msgspec
 
 from pipeline.delivery import deliver
 from pipeline.records import Outgoing
-from pipeline.replays import CONTROLS, row_key
-from pipeline.tables import Table
+from pipeline.replays import CONTROLS, LANES, row_key
+from pipeline.tables import Table, readable
 from pipeline.transport import Transport, Writer
 from schemas.tables import LaneRow, ReplayRow
 
@@ -62,12 +62,17 @@ def progress(row: ReplayRow, lanes: Table | Mapping[str, bytes]) -> Progress:
     total = left = 0
     for partition, (first, end) in row.ranges.items():
         total += end - first
-        told = lanes.get(row_key(row.stage, int(partition), row.id))
-        left += end - first if told is None else msgspec.json.decode(told, type=LaneRow).waiting
+        told = _told(row, partition, lanes)
+        left += end - first if told is None else told.waiting
     return Progress(total, left)
 
 
 def is_done(row: ReplayRow, lanes: Table | Mapping[str, bytes]) -> bool:
     """Whether every partition of it has ended."""
-    told = (lanes.get(row_key(row.stage, int(partition), row.id)) for partition in row.ranges)
-    return all(value is not None and msgspec.json.decode(value, type=LaneRow).state == "done" for value in told)
+    told = [_told(row, partition, lanes) for partition in row.ranges]
+    return all(lane is not None and lane.state == "done" for lane in told)
+
+
+def _told(row: ReplayRow, partition: str, lanes: Table | Mapping[str, bytes]) -> LaneRow | None:
+    key = row_key(row.stage, int(partition), row.id)
+    return readable(LANES, key, lanes.get(key), LaneRow)

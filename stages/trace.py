@@ -9,6 +9,7 @@ import msgspec
 from pipeline.kafka import partition_of
 from pipeline.messages import Message
 from pipeline.records import Record
+from pipeline.tables import readable
 from pipeline.transport import Transport
 from schemas.messages import Cause, Synced, Written
 from stages.lag import rfc3339
@@ -27,8 +28,8 @@ async def trace(transport: Transport, chain: Sequence[tuple[str, str]], email: s
     travelling: list[tuple[str, Message]] = []
     for stage, topic in chain:
         travelling += [(stage, Message(record)) for record in await _records(transport, topic, key)]
-    decoder = msgspec.json.Decoder(Synced)
-    final = [decoder.decode(record.value) for record in await _records(transport, "synced", key) if record.value]
+    outcomes = (readable("synced", f"{one.partition}-{one.offset}", one.value, Synced) for one in await _records(transport, "synced", key))
+    final = [outcome for outcome in outcomes if outcome is not None]
     return {"email": email, "events": events(travelling, final, workspace)}
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
-
 from pipeline.lanes import workspace_lane
+from pipeline.tables import readable
 from schemas.settings import Workspace
 from schemas.tables import CampaignRow, EventRow, SessionRow
 from stages.lag import rfc3339
 from stages.normalize import closed
+from stages.rows import CAMPAIGNS, EVENTS, SESSIONS
 from stages.settings.changes import masked_workspace
 
 Json = dict[str, Any]
@@ -43,14 +43,15 @@ def concerns(lane: str, workspace: Workspace) -> bool:
 
 def sessions(workspace: Workspace, session_rows: Rows, event_rows: Rows, campaign_rows: Rows) -> list[Json]:
     """Every session that is known, the latest first."""
-    known = (msgspec.json.decode(value, type=SessionRow) for value in session_rows.values())
-    ours = sorted((row for row in known if row.workspace == workspace.id), key=lambda row: (-_begins(row), row.id))
+    known = (readable(SESSIONS, key, value, SessionRow) for key, value in session_rows.items())
+    ours = sorted((row for row in known if row is not None and row.workspace == workspace.id), key=lambda row: (-_begins(row), row.id))
     return [_session(workspace, row, event_rows.get(row.event), campaign_rows.get(f"{workspace.org}|{row.id}")) for row in ours]
 
 
 def _session(workspace: Workspace, row: SessionRow, event: bytes | None, campaign: bytes | None) -> Json:
-    title = msgspec.json.decode(event, type=EventRow).title if event is not None else row.name
-    made = msgspec.json.decode(campaign, type=CampaignRow) if campaign is not None else None
+    told = readable(EVENTS, row.event, event, EventRow)
+    title = told.title if told is not None else row.name
+    made = readable(CAMPAIGNS, row.id, campaign, CampaignRow)
     return {
         "id": row.id,
         "title": title,

@@ -62,6 +62,8 @@ class Mistake:
     message: str
 
     def __str__(self) -> str:
+        if not self.line:
+            return self.message
         return f"line {self.line}: {self.key}: {self.message}" if self.key else f"line {self.line}: {self.message}"
 
 
@@ -71,6 +73,9 @@ class SettingsError(UsageError):
     def __init__(self, path: Path, mistakes: Sequence[Mistake]) -> None:
         self.path = path
         self.mistakes = tuple(sorted(mistakes))
+        if not self.mistakes[0].line:
+            super().__init__(f"{path}: {self.mistakes[0]}")
+            return
         count = f"{len(mistakes)} mistakes" if len(mistakes) != 1 else "one mistake"
         super().__init__(f"{path}: {count}, nothing was changed", [str(mistake) for mistake in self.mistakes])
 

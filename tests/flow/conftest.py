@@ -1,16 +1,13 @@
 """One running product for all flow tests: broker, sandbox orgs and every part, processes of their own. Each test has orgs of its own."""
 
-import contextlib
 import dataclasses
-import pathlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from typing import Any, Final
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
-from tests import brokers
 from tests.brokers import bootstrap
 from tests.flow import house as houses
 from tests.flow import processes, watching
@@ -135,7 +132,7 @@ async def moved_in(house: House, tenant: Tenant, topics: Topics, http: aiohttp.C
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """A failed test shows what the running product said last."""
     report: Any = yield
     running = getattr(item, "funcargs", {}).get("house")
@@ -143,14 +140,3 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         for child in running.children:
             report.sections.append((f"turnout {' '.join(child.arguments)}", child.tail()))
     return report
-
-
-@contextlib.contextmanager
-def own_broker(folder: pathlib.Path) -> Iterator[str]:
-    """A broker for one test alone, of the kind that the tests run on."""
-    if brokers.kind() == brokers.APACHE:
-        with brokers.apache.running(folder) as broker:
-            yield broker.bootstrap
-    else:
-        with brokers.embedded(folder) as address:
-            yield address

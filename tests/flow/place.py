@@ -73,13 +73,14 @@ class Place:
         await self.person("people.registered", session, email, **told)
 
     async def attended(self, session: Session, email: object, **told: Any) -> None:
-        await self.person("people.attended", session, email, **{"attended": True, "attendance_rate": 80, "attendance_duration": 2880} | told)
+        was_there: dict[str, Any] = {"attended": True, "attendance_rate": 80, "attendance_duration": 2880}
+        await self.person("people.attended", session, email, **was_there | told)
 
     async def not_attended(self, session: Session, email: object, **told: Any) -> None:
         await self.person("people.not_attended", session, email, **told)
 
     async def watched(self, session: Session, email: object, **told: Any) -> None:
-        seen = {"has_viewed_replay": True, "replay_view_detail": {"watched_at": int(time.time()) - 1}}
+        seen: dict[str, Any] = {"has_viewed_replay": True, "replay_view_detail": {"watched_at": int(time.time()) - 1}}
         await self.person("people.watched_replay", session, email, **seen | told)
 
     async def person(self, trigger: str, session: Session, email: object, *, id: str = "", **told: Any) -> None:
@@ -109,7 +110,9 @@ class Place:
         assert (status, answer) == (202, {"accepted": 1}), (status, answer)
         self.told += final
 
-    async def send(self, body: bytes, *, signature: str | None = None, signed_over: bytes | None = None) -> tuple[int, Any, Mapping[str, str]]:
+    async def send(
+        self, body: bytes, *, signature: str | None = None, signed_over: bytes | None = None
+    ) -> tuple[int, Any, Mapping[str, str]]:
         """Any request: status, document and headers of the answer."""
         header = livestorm.sign(self.secret, body if signed_over is None else signed_over) if signature is None else signature
         headers = {livestorm.HEADER: header, "Content-Type": "application/json"}
@@ -138,7 +141,11 @@ class Place:
         """Until so many messages about that session have ended with a reason that begins so."""
 
         async def look() -> None:
-            told = [one.value for one in self.topics.of("synced", self.workspace) if one.value["session"] == session.id and one.value["kind"] == "session"]
+            told = [
+                one.value
+                for one in self.topics.of("synced", self.workspace)
+                if one.value["session"] == session.id and one.value["kind"] == "session"
+            ]
             assert len([one for one in told if one["reason"].startswith(outcome)]) >= count, told
 
         await eventually(look, seconds)
@@ -157,4 +164,3 @@ class Place:
         async with self.http.get(f"{self.house.console}/api/lag") as answer:
             document: dict[str, Any] = await answer.json()
             return document
-

@@ -82,7 +82,9 @@ class Child:
 
 
 @contextlib.contextmanager
-def running(arguments: Sequence[str], environment: Mapping[str, str], said: pathlib.Path, ready: str) -> Iterator[tuple[Child, re.Match[str]]]:
+def running(
+    arguments: Sequence[str], environment: Mapping[str, str], said: pathlib.Path, ready: str
+) -> Iterator[tuple[Child, re.Match[str]]]:
     """A child that has said that it is ready; stopped at the end, whatever happens."""
     child = Child(arguments, environment, said)
     try:
@@ -115,7 +117,9 @@ def done(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
     """Runs one command that must succeed: what it printed."""
     ended = command(arguments, environment)
     if ended.returncode != 0:
-        raise ProcessError(f"`turnout {' '.join(arguments)}` ended with {ended.returncode}:\n{ended.stdout[-2000:]}\n{ended.stderr[-4000:]}")
+        raise ProcessError(
+            f"`turnout {' '.join(arguments)}` ended with {ended.returncode}:\n{ended.stdout[-2000:]}\n{ended.stderr[-4000:]}"
+        )
     return ended.stdout
 
 

@@ -24,7 +24,9 @@ class Org:
 
     async def seed(self, **objects: list[Record]) -> None:
         """Empties the org and puts these records in, as if they had long been there."""
-        rows = {name: [{"CreatedDate": LONG_AGO, "LastModifiedDate": LONG_AGO} | record for record in seeds] for name, seeds in objects.items()}
+        rows = {
+            name: [{"CreatedDate": LONG_AGO, "LastModifiedDate": LONG_AGO} | record for record in seeds] for name, seeds in objects.items()
+        }
         await self._ask("POST", "/sandbox/reset", {"seed": rows})
 
     async def records(self, object: str, *, deleted: bool = False) -> list[Record]:

@@ -17,12 +17,15 @@ from tests.flow.conftest import Estate, Open, moved_in
 from tests.flow.place import Place
 from tests.flow.test_rules_sessions import metric
 from tests.flow.watching import eventually
+from tests.kafka.apache import ApacheKafka
 
 
 async def test_f28_the_signature_is_over_the_raw_bytes(place: Place) -> None:
     """Letters beyond ASCII, an emoji, an escape and two blanks after a colon; one byte changed is refused."""
     session = await place.session()
-    told = livestorm.body(place.organization, *place.about("people.registered", session, "nina@harbour.example", first_name="Niña", last_name="Ticket 🎟"))
+    told = livestorm.body(
+        place.organization, *place.about("people.registered", session, "nina@harbour.example", first_name="Niña", last_name="Ticket 🎟")
+    )
     raw = livestorm.encode(told).replace(b'"Harbour Ltd"', b'  "Caf\\u00e9"')
     assert "ñ".encode() in raw
     assert "🎟".encode() in raw
@@ -53,7 +56,9 @@ async def test_f29_bytes_that_are_not_utf8_are_taken_and_told(place: Place) -> N
     assert await metric(place, "turnout_webhooks_total", workspace=place.workspace, outcome="dead_letter") == 1
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b'{"data":null}', b"[" * 5000, b'{"data":{"id":"1"}}', b"\xff\xfe", b"1e999"])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'"x"', b'{"data":null}', b"[" * 5000, b'{"data":{"id":"1"}}', b"\xff\xfe", b"1e999"]
+)
 async def test_f29_whatever_is_rightly_signed_is_taken(place: Place, body: bytes) -> None:
     """A refusal would in the end disable the subscription: each is a dead letter with a cause."""
     await place.deliver(body)
@@ -73,7 +78,9 @@ async def test_f31_too_old_is_told_apart_from_wrong_and_the_tolerance_is_a_setti
         assert (await place.send(raw, signature=livestorm.sign(place.secret, raw, now - age)))[0] == 202
         place.told += 1
     await place.synced()
-    raw = livestorm.encode(livestorm.body(narrow.organization, *narrow.about("people.registered", await narrow.session(), "late@harbour.example")))
+    raw = livestorm.encode(
+        livestorm.body(narrow.organization, *narrow.about("people.registered", await narrow.session(), "late@harbour.example"))
+    )
     refused = {
         "too_old": livestorm.sign(narrow.secret, raw, now - 22 * 60),
         "bad_signature": livestorm.sign("wrong", raw),
@@ -131,7 +138,7 @@ class StoppableBroker:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._apache = brokers.apache.ApacheKafka(folder / "data") if brokers.kind() == brokers.APACHE else None
+        self._apache = ApacheKafka(folder / "data") if brokers.kind() == brokers.APACHE else None
         self._child: processes.Child | None = None
         self._starts = 0
         self.bootstrap = ""

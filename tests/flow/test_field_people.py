@@ -7,7 +7,8 @@ from tests.flow.salesforce import US, changes, creator
 
 
 @pytest.mark.parametrize(
-    "email", ["siobhan.o'keefe@harbour.example", "plus+tag@harbour.example", "at{ref}@harbour.example", "all!#$%&'*+/=?^_`{|}~-@harbour.example"]
+    "email",
+    ["siobhan.o'keefe@harbour.example", "plus+tag@harbour.example", "at{ref}@harbour.example", "all!#$%&'*+/=?^_`{|}~-@harbour.example"],
 )
 async def test_f01_an_apostrophe_and_its_kind_find_the_lead_that_is_there(place: Place, email: str) -> None:
     """Characters that mean something in a query or an address of the web are only characters in an email."""
@@ -165,7 +166,9 @@ async def test_f14_nobody_came_and_a_walk_in(place: Place) -> None:
     campaign = await place.org.campaign(session.id)
     for email in emails:
         assert (await place.org.member(campaign["Id"], await place.org.one("Lead", email)))["Status"] == "Did not attend"
-    await place.attended(session, "walkin@pier.example", first_name="Wal", last_name="Kin", company="Pier", job_title="Passer-by", city="Kiel")
+    await place.attended(
+        session, "walkin@pier.example", first_name="Wal", last_name="Kin", company="Pier", job_title="Passer-by", city="Kiel"
+    )
     await place.synced()
     lead = await place.org.one("Lead", "walkin@pier.example")
     told = {name: lead[name] for name in ("FirstName", "LastName", "Company", "Title", "City")}

@@ -27,7 +27,9 @@ def three(bootstrap: str, tmp_path: Path) -> Iterator[House]:
 
 
 @pytest.mark.timeout(240)
-async def test_f26_six_sessions_within_20_ms_are_one_lead_with_three_workers(three: House, estate: Estate, http: aiohttp.ClientSession) -> None:
+async def test_f26_six_sessions_within_20_ms_are_one_lead_with_three_workers(
+    three: House, estate: Estate, http: aiohttp.ClientSession
+) -> None:
     """200 new people, six registrations each on six connections at once: 200 Leads and 1,200 members."""
     tenant = estate.take()
     await asyncio.to_thread(three.apply, {"org": [tenant.org_table()], "workspace": [tenant.workspace_table()]})

@@ -13,7 +13,11 @@ from tests.flow.place import Place
 async def test_f10_a_date_on_the_other_side_of_the_clock_change(place: Place) -> None:
     """The offset is the one of the session's own date, not of the day on which it was told."""
     session = await place.session(
-        "Autumn tour", estimated_started_at=1_793_507_400, timezone="America/Los_Angeles", created_at=1_785_000_000, updated_at=1_785_000_000
+        "Autumn tour",
+        estimated_started_at=1_793_507_400,
+        timezone="America/Los_Angeles",
+        created_at=1_785_000_000,
+        updated_at=1_785_000_000,
     )
     winter = await place.session("Winter tour", estimated_started_at=1_793_511_000 + 86_400, timezone="America/Los_Angeles")
     await place.followed(session)
@@ -85,7 +89,13 @@ async def test_f11_a_person_whose_only_fault_is_an_extra_value_is_synced(place: 
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [("attributes", "text"), ("attributes", None), ("attributes.registrant_detail", 5), ("attributes.registrant_detail.session_id", 12), ("id", None)],
+    [
+        ("attributes", "text"),
+        ("attributes", None),
+        ("attributes.registrant_detail", 5),
+        ("attributes.registrant_detail.session_id", 12),
+        ("id", None),
+    ],
 )
 async def test_f11_what_cannot_be_understood_is_a_dead_letter_with_its_path(place: Place, path: str, value: Any) -> None:
     """Taken, kept whole, told with the path of the value; and the product goes on."""

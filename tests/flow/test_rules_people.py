@@ -22,7 +22,12 @@ async def test_rule_01_a_contact_wins_over_a_lead_which_is_left_alone(place: Pla
     await place.registered(session, email, job_title="Head of Ports", city="Hamburg", country="Germany", phone="+49 40 1")
     await place.synced()
     contact, lead = await place.org.one("Contact", email), await place.org.one("Lead", email)
-    assert (contact["Title"], contact["MailingCity"], contact["MailingCountry"], contact["Phone"]) == ("Head of Ports", "Hamburg", "Germany", "+49 40 1")
+    assert (contact["Title"], contact["MailingCity"], contact["MailingCountry"], contact["Phone"]) == (
+        "Head of Ports",
+        "Hamburg",
+        "Germany",
+        "+49 40 1",
+    )
     assert changes(lead) == []
     members = await place.org.records("CampaignMember")
     assert [(member["ContactId"], member["LeadId"], member["Status"]) for member in members] == [(contact["Id"], None, "Registered")]
@@ -32,7 +37,9 @@ async def test_rule_01_a_contact_wins_over_a_lead_which_is_left_alone(place: Pla
 async def test_rule_02_without_a_contact_the_lead_is_updated_and_is_the_member(place: Place) -> None:
     """Mapped fields only: what the form did not tell stays."""
     email = "noor@dune.example"
-    await place.org.seed(Lead=[{"Email": email, "FirstName": "Noor", "LastName": "Haddad", "Company": "Dune", "Title": "Trainee", "Industry": "Energy"}])
+    await place.org.seed(
+        Lead=[{"Email": email, "FirstName": "Noor", "LastName": "Haddad", "Company": "Dune", "Title": "Trainee", "Industry": "Energy"}]
+    )
     session = await place.session()
     await place.registered(session, email, first_name="Noor", last_name="Haddad", company="Dune Systems", job_title="CTO")
     await place.synced()

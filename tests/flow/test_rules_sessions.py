@@ -2,9 +2,12 @@
 
 import itertools
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
+from tests.flow import processes
 from tests.flow.conftest import Open
 from tests.flow.livestorm import DAY
 from tests.flow.place import Place
@@ -79,7 +82,9 @@ async def test_rule_07_a_long_title_is_cut_without_losing_the_date(place: Place)
 async def test_rule_07_a_past_session_makes_none_and_its_registrants_are_counted(place: Place) -> None:
     """It ended before the workspace was connected: whatever comes of it is dropped, and told."""
     ended_at = int(time.time()) - 60 * DAY
-    past = place.unknown_session("Last year", status="past", estimated_started_at=ended_at - 3600, started_at=ended_at - 3600, ended_at=ended_at)
+    past = place.unknown_session(
+        "Last year", status="past", estimated_started_at=ended_at - 3600, started_at=ended_at - 3600, ended_at=ended_at
+    )
     await place.tell_event(past)
     await place.registered(past, "early@harbour.example")
     await place.tell_session(past, "session.ended")
@@ -97,7 +102,7 @@ async def test_rule_07_an_org_that_was_down_over_the_end_still_gets_campaign_and
     await place.org.fault("http-503")
     session = place.unknown_session("While you were away")
     await place.tell_event(session)
-    acts = [
+    acts: list[Callable[[], Awaitable[None]]] = [
         lambda: place.tell_session(session, "session.created"),
         lambda: place.registered(session, "ada@harbour.example"),
         lambda: place.started(session),
@@ -136,6 +141,27 @@ async def test_rule_07_a_registration_waits_for_its_session(place: Place) -> Non
     await place.tell_event(session)
     await place.synced()
     await place.org.member((await place.org.campaign(session.id))["Id"], await place.org.one("Lead", "ada@harbour.example"))
+
+
+async def test_rule_07_a_session_that_nobody_tells_is_asked_for_where_a_token_is_set(opened: Open, tmp_path: Path) -> None:
+    """A hundred registrations of one unknown session: Livestorm's API is asked for the session and its event, a few times at most."""
+    arguments = ["sandbox", "livestorm", "--port", "0", "--organization", "org", "--token", "token"]
+    with processes.running(arguments, processes.environment(), tmp_path / "livestorm.log", r"(http://127\.0\.0\.1:\d+)") as (_, ready):
+        livestorm = ready.group(1)
+        place = await opened(livestorm={"api_token": "token", "base_url": f"{livestorm}/v1"})
+        session = place.unknown_session("Only the API knows", estimated_started_at=1_798_801_200, timezone="UTC")
+        await place.crowd([place.about("people.registered", session, f"guest{number}@asked.example") for number in range(100)])
+        for kind, told in (
+            ("events", {"id": session.event, "title": session.title}),
+            ("sessions", {"id": session.id, **session.attributes}),
+        ):
+            async with place.http.post(f"{livestorm}/sandbox/{kind}", json=told) as answer:
+                assert answer.status == 200, await answer.text()
+        await place.registered(session, "later@asked.example")
+        await place.synced(seconds=100)
+    campaign = await place.org.campaign(session.id)
+    assert campaign["Name"] == "Only the API knows - 2027-01-01 11:00 UTC"
+    assert len(await place.org.records("CampaignMember")) == 101
 
 
 async def test_rule_08_status_only_goes_up_whatever_order_things_arrive_in(place: Place) -> None:
@@ -268,7 +294,9 @@ async def metric(place: Place, name: str, **labels: str) -> float:
     """Sum of a metric's samples with these labels, as the console's process tells them."""
     async with place.http.get(f"{place.house.console}/metrics") as answer:
         text = await answer.text()
-    lines = [line for line in text.splitlines() if line.startswith(f"{name}{{") and all(f'{label}="{value}"' in line for label, value in labels.items())]
+    lines = [
+        line
+        for line in text.splitlines()
+        if line.startswith(f"{name}{{") and all(f'{label}="{value}"' in line for label, value in labels.items())
+    ]
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
-
-

@@ -1,5 +1,6 @@
 """Rules 13 to 16: refusals stay with their record, an org's trouble stays its own, and what is right does not change."""
 
+import asyncio
 import base64
 import time
 
@@ -8,6 +9,7 @@ import pytest
 from tests.flow.conftest import Open
 from tests.flow.livestorm import new_id
 from tests.flow.place import Place
+from tests.flow.processes import command
 from tests.flow.salesforce import Org, changes
 from tests.flow.watching import eventually, record_at, send_again
 
@@ -28,7 +30,12 @@ async def test_rule_13_one_refused_record_leaves_its_batch_mates_alone(place: Pl
     leads = await place.org.records("Lead")
     assert sorted(lead["Email"] for lead in leads) == sorted(mates)
     [letter] = place.dead_letters()
-    assert (letter["stage"], letter["email"], letter["workspace"], letter["org"]) == ("create", "hook@ship.example", place.workspace, place.org.id)
+    assert (letter["stage"], letter["email"], letter["workspace"], letter["org"]) == (
+        "create",
+        "hook@ship.example",
+        place.workspace,
+        place.org.id,
+    )
     assert sorted(cause["message"] for cause in letter["causes"]) == ["Captains are typed by hand", "No pirates"]
     assert all(cause["code"] == "FIELD_CUSTOM_VALIDATION_EXCEPTION" for cause in letter["causes"])
     assert any(cause.get("hint") for cause in letter["causes"])
@@ -95,6 +102,11 @@ async def test_rule_14_an_org_in_trouble_is_not_noticed_by_others_and_catches_up
     assert await other.waiting() == []
     if trouble == "token revoked":
         assert (await place.org.calls())["by_resource"]["token"] <= 6
+        checked = await asyncio.to_thread(command, ["check", place.org.id, "--json"], place.house.environment)
+        assert checked.returncode == 1
+        assert "expired access/refresh token" in checked.stdout
+        async with place.http.get(place.house.console) as page:
+            assert "expired access/refresh token" in await page.text()
     await place.org.heal()
     await place.synced(seconds=90)
     campaign = await place.org.campaign(here.id)
@@ -112,7 +124,10 @@ async def test_rule_14_an_org_in_trouble_is_not_noticed_by_others_and_catches_up
 
 
 async def everything(org: Org) -> dict[str, list[dict[str, object]]]:
-    return {name: await org.records(name, deleted=True) for name in ("Lead", "Contact", "Account", "Campaign", "CampaignMemberStatus", "CampaignMember")}
+    return {
+        name: await org.records(name, deleted=True)
+        for name in ("Lead", "Contact", "Account", "Campaign", "CampaignMemberStatus", "CampaignMember")
+    }
 
 
 async def test_rule_15_what_is_right_is_not_written_again(place: Place) -> None:
@@ -209,7 +224,9 @@ async def test_rule_16_every_outcome_names_the_record_of_that_very_person(place:
     known = {f"known{number}@ids.example": ("Contact" if number % 2 else "Lead") for number in range(20)}
     await place.org.seed(
         Contact=[{"Email": email, "LastName": "Known", "Title": "old"} for email, object in known.items() if object == "Contact"],
-        Lead=[{"Email": email, "LastName": "Known", "Company": "Ids", "Title": "old"} for email, object in known.items() if object == "Lead"],
+        Lead=[
+            {"Email": email, "LastName": "Known", "Company": "Ids", "Title": "old"} for email, object in known.items() if object == "Lead"
+        ],
     )
     await place.org.rule("validation", object="Lead", message="No", when={"Company": "^Refused"})
     session = await place.session()

@@ -39,7 +39,7 @@ class Heard:
     key: str
     headers: dict[str, str]
     value: Any
-    """Decoded JSON; None: none."""
+    """Decoded JSON; None: it is none."""
     raw: bytes
 
 
@@ -65,11 +65,18 @@ class Topics:
             record.topic.removeprefix(f"{self._prefix}."),
             record.partition,
             record.offset,
-            (record.key or b"").decode(),
-            {name: value.decode() for name, value in record.headers},
-            json.loads(raw) if raw else None,
+            (record.key or b"").decode(errors="backslashreplace"),
+            {name: value.decode(errors="backslashreplace") for name, value in record.headers},
+            _decoded(raw),
             raw,
         )
+
+
+def _decoded(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return None
 
 
 @contextlib.asynccontextmanager
@@ -91,7 +98,8 @@ async def listening(bootstrap: str, prefix: str, topics: tuple[str, ...]) -> Asy
         try:
             yield told
         finally:
-            task.cancel()
+            if not task.done():
+                task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
     finally:
