@@ -18,7 +18,7 @@ from pipeline.delivery import deliver, out_record, records_of, row_record, unexp
 from pipeline.errors import LeaseLost, PipelineError
 from pipeline.lanes import LaneKey
 from pipeline.ledger import Lag, Ledger, Verdict
-from pipeline.lines import Entry, Line, State
+from pipeline.lines import Entry, Line, State, Tally
 from pipeline.messages import Message
 from pipeline.outcomes import Batch, Block, Drop, Emit, Outcome, Reject, Retry, Wait
 from pipeline.records import Outgoing
@@ -31,6 +31,8 @@ log = structlog.get_logger()
 
 RESCUE = "rescue"
 """State of a lane whose messages go to the dead letters, since the log would soon lose them."""
+
+STUCK = Cause(code="behind", message="One before it of the same person waits, and no more may wait in memory; it follows in order.")
 
 BUSY = Cause(code="busy", message="More of this lane came than is worked on at once; it follows in order.")
 
@@ -59,7 +61,7 @@ class Dispatcher:
         self.board = Board(self._now, random.random, stage.limits.probing)
         self.held = 0
         self.held_bytes = 0
-        self.resting = 0
+        self._tally = Tally()
         self.running_messages = 0
         self.last_progress = 0.0
         """When something was finished last: loop time."""
@@ -84,6 +86,11 @@ class Dispatcher:
     # -- taking in ----------------------------------------------------------------------------------
 
     @property
+    def resting(self) -> int:
+        """Messages that rest or wait in memory, and those behind them."""
+        return self._tally.resting
+
+    @property
     def full(self) -> bool:
         """Whether reading must pause: the memory's bound."""
         return self.held >= self._limits.total_messages or self.held_bytes >= self._limits.total_bytes
@@ -93,6 +100,9 @@ class Dispatcher:
         closed = self._stage.gate.closed(message)
         if closed is not None:
             return closed
+        line = self._lines.get(message.org)
+        if line is not None and line.resting and self._over_budget(line) and line.is_stuck(message.key, message.lane_key):
+            return Closed(message.lanes[-1], "waiting", STUCK)
         if not self.board.blocked:
             return None
         blocked = self.board.stops(message.shared_lanes)
@@ -135,7 +145,7 @@ class Dispatcher:
         ledger.hold(entry.offset, key, message.record.timestamp_ms, entry)
         line = self._lines.get(message.org)
         if line is None:
-            line = self._lines[message.org] = Line(message.org, self._limits.batch_messages, self._limits.wait_first_seconds)
+            line = self._lines[message.org] = Line(message.org, self._tally, self._limits.batch_messages, self._limits.wait_first_seconds)
         self.held += 1
         self.held_bytes += entry.size
         line.add(entry)
@@ -330,8 +340,6 @@ class Dispatcher:
             self._observer.outcome(self._stage.name, line.org, kind, reason, count)
 
     def _let_go(self, line: Line, entry: Entry) -> None:
-        if entry.state in (State.RESTING, State.WAITING):
-            self.resting -= 1
         line.remove(entry)
         self.held -= 1
         self.held_bytes -= entry.size
@@ -348,7 +356,6 @@ class Dispatcher:
             self._give_back(line, entry, entry.key, entry.message.lanes[-1], "waiting", outcome.cause, wake=lambda: self._now() >= due)
             return
         line.rest(entry, State.RESTING)
-        self.resting += 1
         entry.cancel = asyncio.get_running_loop().call_later(seconds, self._wake, line, entry).cancel
         self._consider(line)
 
@@ -359,7 +366,6 @@ class Dispatcher:
             self._observer.outcome(self._stage.name, line.org, "waiting", outcome.cause.code, 1)
         if self._tables[outcome.table].get(outcome.key) != outcome.seen:
             line.rest(entry, State.WAITING)
-            self.resting += 1
             self._wake(line, entry)
             return
         if self._over_budget(line):
@@ -373,7 +379,6 @@ class Dispatcher:
             self._give_back(line, entry, message.key_of(lane), lane, "waiting", outcome.cause, wake)
             return
         line.rest(entry, State.WAITING)
-        self.resting += 1
         timer = None
         if outcome.longest_seconds is not None:
             left = outcome.longest_seconds - (self._now_ms() - message.waited_since_ms) / 1000
@@ -397,7 +402,6 @@ class Dispatcher:
             return
         if entry.cancel is not None:
             entry.cancel()
-        self.resting -= 1
         line.wake(entry)
         self._consider(line)
 
@@ -454,11 +458,22 @@ class Dispatcher:
         lag.passed += 1
         lag.behind |= message.urgent
         state, cause = ("busy", BUSY) if closed is None else (closed.state, closed.cause)
+        wake = self._unstuck(message) if cause is STUCK else None
         if lag.key == lane_key:
-            self.tell(lag, lane, state, cause)
+            self.tell(lag, lane, state, cause, wake)
         else:
-            self.tell(lag, lag.name or message.lanes[-1], state, cause)
+            self.tell(lag, lag.name or message.lanes[-1], state, cause, wake)
         return lag
+
+    def _unstuck(self, message: Message) -> Callable[[], bool]:
+        """Whether the message may come in: what it would be behind has gone, or there is room to wait."""
+        org, key, order_key = message.org, message.key, message.lane_key
+
+        def wake() -> bool:
+            line = self._lines.get(org)
+            return line is None or not self._over_budget(line) or not line.is_stuck(key, order_key)
+
+        return wake
 
     def tell(self, lag: Lag, lane: str, state: str, cause: Cause, wake: Callable[[], bool] | None = None) -> None:
         """Writes beside a lagging lane why it lags."""

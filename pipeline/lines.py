@@ -21,6 +21,8 @@ class State(Enum):
     RUNNING = "running"
     RESTING = "resting"
     WAITING = "waiting"
+    BEHIND = "behind"
+    """Queued behind a message of its order key that rests or waits."""
     GONE = "gone"
 
 
@@ -48,6 +50,19 @@ class Entry:
         return self.message.record.offset
 
 
+IN_FLIGHT_BOUND = (State.QUEUED, State.LISTED, State.RUNNING)
+"""What the bound of work in flight counts. All else has a budget of its own, or who waits would keep out what he waits for."""
+
+
+class Tally:
+    """What the lines of a worker count together."""
+
+    __slots__ = ("resting",)
+
+    def __init__(self) -> None:
+        self.resting = 0
+
+
 class Line:
     """See the module. One a worker, stage and org."""
 
@@ -62,18 +77,20 @@ class Line:
         "resting",
         "running",
         "serials",
+        "tally",
         "timer",
         "wait_seconds",
     )
 
-    def __init__(self, org: str, batch_max: int, wait_seconds: float) -> None:
+    def __init__(self, org: str, tally: Tally, batch_max: int, wait_seconds: float) -> None:
         self.org = org
+        self.tally = tally
         self._by_key: dict[str, Entry | list[Entry]] = {}
         self._ready: deque[Entry] = deque()
         self.active = 0
         """Messages queued or in flight: what the bound of work in flight counts."""
         self.resting = 0
-        """Messages that rest before a retry or wait for a row: they have a budget of their own."""
+        """Messages that rest before a retry or wait for a row, and those behind them: they have a budget of their own."""
         self.in_flight = 0
         """Messages in a batch under way."""
         self.running = 0
@@ -114,7 +131,7 @@ class Line:
                 place -= 1
             entries.insert(place, entry)
             self._by_key[key] = entries
-            self._promote(key)
+            self._settle(key)
 
     def take(self, most: int) -> list[Entry]:
         """The next batch, at most `most` messages, now running; none of a serial that runs already."""
@@ -140,31 +157,23 @@ class Line:
 
     def rest(self, entry: Entry, state: State) -> None:
         """A running message rests before a retry, or waits for a row: others of its exclusion key may go."""
-        entry.state = state
         self.in_flight -= 1
-        self.active -= 1
-        self.resting += 1
-        self._promote(entry.message.key)
+        self._becomes(entry, state)
+        self._settle(entry.message.key)
 
     def wake(self, entry: Entry) -> None:
         """It has rested."""
-        entry.state = State.QUEUED
+        self._becomes(entry, State.QUEUED)
         entry.cancel = None
-        self.resting -= 1
-        self.active += 1
-        self._promote(entry.message.key)
+        self._settle(entry.message.key)
 
     def remove(self, entry: Entry) -> None:
         """It is finished, or given back to the log."""
-        if entry.state in (State.RESTING, State.WAITING):
-            self.resting -= 1
-        else:
-            self.active -= 1
-            self.in_flight -= entry.state is State.RUNNING
+        self.in_flight -= entry.state is State.RUNNING
+        self._becomes(entry, State.GONE)
         if entry.cancel is not None:
             entry.cancel()
             entry.cancel = None
-        entry.state = State.GONE
         key = entry.message.key
         known = self._by_key[key]
         if isinstance(known, Entry):
@@ -172,7 +181,7 @@ class Line:
             return
         known.remove(entry)
         if known:
-            self._promote(key)
+            self._settle(key)
         else:
             del self._by_key[key]
 
@@ -182,6 +191,35 @@ class Line:
         if isinstance(known, Entry):
             return []
         return [other for other in known if other.key == entry.key and other.ledger is entry.ledger and other.offset > entry.offset]
+
+    def is_stuck(self, key: str, order_key: LaneKey) -> bool:
+        """Whether a message of this record key and order key would be behind one that rests or waits."""
+        known = self._by_key.get(key)
+        entries = [known] if isinstance(known, Entry) else known or []
+        return any(entry.key == order_key and entry.state not in IN_FLIGHT_BOUND for entry in entries)
+
+    def _becomes(self, entry: Entry, state: State) -> None:
+        """Each state is counted in one place."""
+        for known, step in ((entry.state, -1), (state, 1)):
+            if known in IN_FLIGHT_BOUND:
+                self.active += step
+            elif known is not State.GONE:
+                self.resting += step
+                self.tally.resting += step
+        entry.state = state
+
+    def _settle(self, key: str) -> None:
+        """After a change among the messages of one exclusion key: who is behind whom, and who may go."""
+        known = self._by_key[key]
+        stuck: set[LaneKey] = set()
+        for entry in [known] if isinstance(known, Entry) else known:
+            if entry.state in (State.RESTING, State.WAITING):
+                stuck.add(entry.key)
+            elif entry.state is State.QUEUED and entry.key in stuck:
+                self._becomes(entry, State.BEHIND)
+            elif entry.state is State.BEHIND and entry.key not in stuck:
+                self._becomes(entry, State.QUEUED)
+        self._promote(key)
 
     def _promote(self, key: str) -> None:
         """Lists the first message of this exclusion key that may go: none is in flight or listed, and none of its order key is before it."""

@@ -100,7 +100,7 @@ class Partition:
             lag = self.ledger.release(offset, lane)
             assert self.log[offset].startswith(lag.key)
         for key in {self.log[offset] for offset in back}:
-            before = [o for o in self.held(key)]
+            before = self.held(key)
             first = min(o for o in back if self.log[o] == key)
             earlier = [o for o in range(first) if self.log[o] == key]
             if before:
@@ -140,10 +140,10 @@ class Partition:
             verdict = self.ledger.sweep(offset, key, offset * SECOND_MS, self.sweeping)
             if verdict is Verdict.TAKE:
                 if offset in refuse:
-                    lag = self.ledger.owner(key)
-                    assert lag is not None
-                    self.ledger.step_back(lag, offset)
-                    del self.sweeping[lag.key]
+                    owner = self.ledger.owner(key)
+                    assert owner is not None
+                    self.ledger.step_back(owner, offset)
+                    del self.sweeping[owner.key]
                 else:
                     self._take(offset)
             elif verdict is Verdict.DONE:

@@ -1,0 +1,58 @@
+"""Draws plans from seeds: who sends what, which lanes fail when."""
+
+import random
+
+from pipeline.lanes import key_lane, org_lane, session_lane, workspace_lane
+from tests.simulation.world import Letter, Plan, Window
+
+ORGS = [f"o{number}" for number in range(12)]
+PEOPLE = [f"p{number}@example.com" for number in range(25)]
+
+
+def letters(draw: random.Random, count: int, seconds: float, *, bursts: bool) -> list[Letter]:
+    """Registrations and session messages over `seconds`; with `bursts` a tenth of the orgs sends half of all within one second."""
+    drawn: list[Letter] = []
+    for _ in range(count):
+        org = draw.choice(ORGS)
+        at = draw.uniform(0, seconds)
+        if bursts and draw.random() < 0.5:
+            org, at = ORGS[0], seconds / 3 + draw.random()
+        workspace = draw.choice(["w0", "w1"])
+        session = f"{workspace}s{draw.randrange(3)}"
+        if draw.random() < 0.06:
+            drawn.append(Letter(at, "", org, workspace, session, f"session:{org}{session}", urgent=True))
+        else:
+            drawn.append(Letter(at, "", org, workspace, session, draw.choice(PEOPLE)))
+    # The session's row comes at last, whoever waits for it.
+    drawn += [
+        Letter(seconds, "", org, workspace, f"{workspace}s{number}", f"session:{org}{workspace}s{number}", urgent=True)
+        for org in ORGS
+        for workspace in ("w0", "w1")
+        for number in range(3)
+    ]
+    drawn.sort(key=lambda letter: letter.at)
+    return [
+        Letter(each.at, str(number), each.org, each.workspace, each.session, each.key, each.urgent) for number, each in enumerate(drawn, 1)
+    ]
+
+
+def troubled(seed: int, *, count: int = 900, seconds: float = 40.0, bursts: bool = True) -> Plan:
+    """Lanes of each width fail for a while, orgs are slow, messages stumble or are poison, rows are waited for."""
+    draw = random.Random(f"{seed} plan")
+    plan = Plan(seed, draw.choice([1, 2, 4, 6]), letters(draw, count, seconds, bursts=bursts))
+    names = [(letter, order) for letter in plan.letters for order in range(4)]
+    for letter, width in draw.sample(names, 40):
+        lane = (
+            org_lane(letter.org),
+            workspace_lane(letter.org, letter.workspace),
+            session_lane(letter.org, letter.workspace, letter.session),
+            key_lane(session_lane(letter.org, letter.workspace, letter.session), letter.key),
+        )[width]
+        begins = draw.uniform(0, seconds)
+        plan.blocked.setdefault(lane, []).append(Window(begins, begins + draw.choice([0.5, 5, 20, 60])))
+    plan.slow = {org: Window(draw.uniform(0, 20), draw.uniform(20, 60), draw.uniform(2, 9)) for org in draw.sample(ORGS, 2)}
+    ids = [letter.id for letter in plan.letters if not letter.urgent]
+    plan.stumbles = {id_: draw.choice([1, 1, 2, 3, 99]) for id_ in draw.sample(ids, len(ids) // 15)}
+    plan.poison = frozenset(draw.sample(ids, 4))
+    plan.needs_row = frozenset(f"{letter.org}|{letter.session}" for letter in draw.sample(plan.letters, 12))
+    return plan
