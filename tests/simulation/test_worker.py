@@ -1,6 +1,7 @@
 """The engine in simulated time: whatever fails, crashes or moves, order holds, nothing is lost, everything ends, memory is bounded."""
 
 import asyncio
+import functools
 import os
 import random
 from collections.abc import Iterator
@@ -95,3 +96,19 @@ def test_without_crashes_each_message_takes_effect_once(seed: int) -> None:
     world = simulate(plans.troubled(seed), disturbed=False)
     ids = [id_ for _, id_ in world.broker.effects]
     assert len(ids) == len(set(ids)) == len(world.plan.letters)
+
+
+@functools.cache
+def _alone() -> list[float]:
+    return simulate(plans.steady(1, beside="nobody"), disturbed=False).delays(set(plans.HEALTHY))
+
+
+@pytest.mark.parametrize("beside", ["down", "hanging", "crowd", "all"])
+def test_what_one_org_suffers_delays_no_other(beside: str) -> None:
+    """p50 and p99 of the healthy orgs, from the log to the effect, are within 1.2 times of what they are alone."""
+    alone = _alone()
+    troubled = simulate(plans.steady(1, beside=beside), disturbed=False).delays(set(plans.HEALTHY))
+    assert len(troubled) == len(alone) == 1_500
+    for share in (0.5, 0.99):
+        place = int(len(alone) * share)
+        assert troubled[place] <= 1.2 * alone[place], f"p{share * 100:.0f}: {troubled[place]:.3f} s, alone {alone[place]:.3f} s"
