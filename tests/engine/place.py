@@ -39,7 +39,7 @@ from stages.sandbox.broker import die_with
 
 STAGE: Final = "work"
 SESSION_MS: Final = 6_000
-PATIENCE_SECONDS: Final = 40.0
+PATIENCE_SECONDS: Final = 25.0
 TABLES: Final = ("lanes", "controls", "rows")
 FOLLOWED: Final = ("out", "dead-letters", "synced")
 ROOT: Final = pathlib.Path(__file__).parent.parent.parent

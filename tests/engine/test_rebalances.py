@@ -1,0 +1,174 @@
+"""Members that come and go: rules 4, 8 and 14 of the engine, and F33, F34, F36, F38, over a real broker."""
+
+import asyncio
+import dataclasses
+import random
+
+import pytest
+
+from pipeline import metadata
+from tests.engine.desk import Desk
+from tests.engine.place import FAST, Place, Running, is_whole_runs, told, until
+from tests.engine.seam import Seam
+
+
+async def all_committed(place: Place, count: int) -> bool:
+    """Whether what is committed over all partitions comes to so many messages, and no lane lags."""
+    commits = (await place.committed()).values()
+    return sum(commit.offset for commit in commits) == count and not any(metadata.decode(commit.metadata).cursors for commit in commits)
+
+
+def spread(first: int, end: int, partitions: int, keys: int = 50) -> list:
+    """Messages `first` … `end`: of so many keys, each in a partition of its own, each with numbers in order."""
+    return [told(n, key=f"{n % keys}@acme", partition=n % keys % partitions) for n in range(first, end)]
+
+
+def check_order(place: Place, keys: int, rounds: int) -> None:
+    """Per key `out` shows every number in order; what repeats is a whole run from a committed place."""
+    found = place.by_key()
+    assert len(found) == keys
+    for key, numbers in found.items():
+        assert is_whole_runs([number // keys for number in numbers], 0, rounds - 1), (key, numbers)
+
+
+@pytest.mark.parametrize("partitions", [4])
+async def test_f33_a_partition_that_comes_back_is_committed_again(place: Place) -> None:
+    """B comes and goes twice beside A; after each step 200 messages more: commits follow, and a restart of A repeats nothing."""
+    one, two = Desk(), Desk()
+    sent = 0
+
+    async def more() -> None:
+        nonlocal sent
+        await place.send(spread(sent, sent + 200, 4))
+        sent += 200
+        await until(lambda: all_committed(place, sent))
+
+    first = await place.begin(one)
+    await more()
+    for _ in range(2):
+        second = await place.begin(two)
+        await until(lambda: second.ready and second.heard.assignments[-1] == 2)
+        await more()
+        await second.stop()
+        await until(lambda: first.heard.assignments[-1] == 4)
+        await more()
+    await first.stop()
+    calls = len(one.calls) + len(two.calls)
+    async with place.worker(one) as first:
+        await until(lambda: first.ready)
+        await more()
+    assert len(one.calls) + len(two.calls) - calls == 200, "the restart repeated nothing"
+    check_order(place, 50, sent // 50)
+    assert one.side_by_side == two.side_by_side == []
+
+
+@pytest.mark.parametrize("partitions", [4])
+async def test_f34_order_of_each_key_holds_while_workers_come_go_and_crash(place: Place) -> None:
+    """50 keys, 40 events of each, batches of 20 ms; a worker is begun, stopped or crashed again and again meanwhile."""
+    chance = random.Random(34)
+    desks = [Desk() for _ in range(8)]
+    for desk in desks:
+        desk.slow_seconds[""] = 0.02
+    limits = dataclasses.replace(FAST, batch_messages=10)
+    running: list[Running] = [await place.begin(desks[0], limits)]
+    for step, desk in enumerate(desks[1:], start=1):
+        await place.send(spread((step - 1) * 250, step * 250, 4))
+        running.append(await place.begin(desk, limits))
+        await until(lambda: running[-1].heard.assignments != [])
+        await place.out(step * 150)
+        leaving = running.pop(chance.randrange(len(running) - 1))
+        await (leaving.crash() if chance.random() < 0.5 else leaving.stop())
+    await place.send(spread(1750, 2000, 4))
+    await place.out(2000)
+    await until(lambda: all_committed(place, 2000))
+    for each in running:
+        await each.crash()
+    check_order(place, 50, 40)
+    assert all(desk.side_by_side == [] for desk in desks)
+
+
+@pytest.mark.parametrize("partitions", [3])
+async def test_f36_a_group_with_long_batches_settles_each_time_and_throws_nobody_out(place: Place) -> None:
+    """Three workers, batches of 1 s, and a fourth that comes and goes: the listener waits for calls, never they for it."""
+    desks = [Desk() for _ in range(3)]
+    for desk in desks:
+        desk.slow_seconds[""] = 1.0
+    limits = dataclasses.replace(FAST, batch_messages=20)
+    workers = [await place.begin(desk, limits) for desk in desks]
+    await until(lambda: all(worker.ready and worker.heard.assignments[-1] == 1 for worker in workers))
+    await place.send(spread(0, 300, 3, keys=300))
+    for _ in range(2):
+        async with place.worker(Desk()) as guest:
+            await until(lambda: guest.heard.assignments != [] and guest.ready)
+            await guest.stop()
+    await place.out(300)
+    await until(lambda: all_committed(place, 300))
+    assert sorted(place.numbers()) == list(range(300)), "none was thrown out: nothing was done twice"
+    for worker in workers:
+        assert worker.ready
+        await worker.stop()
+
+
+async def test_f38_a_commit_under_way_when_the_partition_goes_is_no_end_of_the_consumer(place: Place) -> None:
+    """Commits take a second, and another member comes in that time; more members than partitions."""
+    one, two, seam = Desk(), Desk(), Seam()
+    seam.commit_seconds = 1.0
+    async with place.worker(one, around=seam.around) as first:
+        await place.send(told(n) for n in range(50))
+        await until(lambda: seam.commits_begun > 0)
+        async with place.worker(two) as second:
+            await until(lambda: sorted([first.heard.assignments[-1], *second.heard.assignments[-1:]]) == [0, 1])
+            await place.send(told(n) for n in range(50, 100))
+            await place.out(100)
+            await until(lambda: all_committed(place, 100))
+            assert first.ready, "with or without partitions"
+            assert second.ready
+            owner, idle = (first, second) if first.heard.assignments[-1] else (second, first)
+            await owner.stop()
+            await until(lambda: idle.heard.assignments[-1] == 1)
+            await place.send(told(n) for n in range(100, 120))
+            await place.out(120)
+            await until(lambda: all_committed(place, 120))
+            assert not idle.task.done()
+    assert set(place.numbers()) == set(range(120))
+
+
+async def test_a_stop_in_the_middle_of_a_rebalance_ends_cleanly(place: Place) -> None:
+    """Both let go of the same partitions: the first to come does it."""
+    desk = Desk()
+    desk.shut["acme"] = asyncio.Event()
+    first = await place.begin(desk)
+    await place.send([told(0)])
+    await until(lambda: desk.runs != [])
+    other = asyncio.create_task(place.begin(Desk()))
+    await until(lambda: first.worker.health().ready is False or first.heard.assignments[-1] == 0 or _closing(first))
+    stopping = asyncio.create_task(first.stop())
+    await asyncio.sleep(0)
+    desk.shut["acme"].set()
+    await stopping
+    second = await other
+    await place.send([told(1)])
+    await place.out(2)
+    await until(lambda: all_committed(place, 2))
+    await second.stop()
+
+
+def _closing(running: Running) -> bool:
+    return any(partition.closing for partition in running.worker._partitions.values())
+
+
+@pytest.mark.parametrize("partitions", [2])
+async def test_work_that_ends_within_the_grace_time_is_not_done_again_by_the_next_owner(place: Place) -> None:
+    """Drain first, then let go. (The embedded broker refuses a commit once a rebalance has begun.)"""
+    one, two = Desk(), Desk()
+    one.shut["acme"] = asyncio.Event()
+    async with place.worker(one) as first:
+        await place.send([told(0, partition=0), told(1, partition=1)])
+        await until(lambda: sum(one.in_flight.values()) == 2)
+        async with place.worker(two):
+            await until(lambda: _closing(first))
+            assert two.runs == [], "nobody else works on it meanwhile"
+            one.shut["acme"].set()
+            await until(lambda: all_committed(place, 2))
+    assert {message.id for message in one.calls} == {"0", "1"}
+    assert set(place.numbers()) == {0, 1}
