@@ -28,7 +28,7 @@ class KafkaTransport:
         quieten()
         loop = asyncio.get_running_loop()
         ends = loop.time() + self.settings.connect_timeout_seconds
-        with silence():
+        with silence() as last_words:
             while True:
                 try:
                     async with asyncio.timeout_at(ends):
@@ -37,7 +37,7 @@ class KafkaTransport:
                 except (TransportError, TimeoutError) as error:
                     await self.cluster.stop()
                     if loop.time() + RETRY_SECONDS >= ends:
-                        raise self._unreachable() from error
+                        raise self._unreachable(last_words()) from error
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def stop(self) -> None:
@@ -52,8 +52,8 @@ class KafkaTransport:
     def writer(self) -> KafkaWriter:
         return KafkaWriter(self.settings, self.cluster.partitions)
 
-    def _unreachable(self) -> TransportError:
+    def _unreachable(self, last_words: str) -> TransportError:
         return TransportError(
-            f"no Kafka broker answers at {self.settings.bootstrap} (tried for {self.settings.connect_timeout_seconds:g} s): "
-            "start one (`turnout sandbox broker`), or set TURNOUT_KAFKA_BOOTSTRAP"
+            f"no Kafka broker answers at {self.settings.bootstrap} (tried for {self.settings.connect_timeout_seconds:g} s"
+            f"{f'; {last_words}' if last_words else ''}): start one (`turnout sandbox broker`), or set TURNOUT_KAFKA_BOOTSTRAP"
         )

@@ -24,10 +24,15 @@ class Seldom(logging.Filter):
         self._held: dict[tuple[str, str], int] = {}
         self.silent = 0
         """Above 0 nothing passes: whoever raised it reports for itself."""
+        self.last_words = ""
+        """What was last held back by the silence."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         kind = (record.name, str(record.msg))
-        if record.levelno < logging.WARNING or self.silent or any(words in kind[1] for words in ORDINARY):
+        if self.silent:
+            self.last_words = " ".join(record.getMessage().split())
+            return False
+        if record.levelno < logging.WARNING or any(words in kind[1] for words in ORDINARY):
             return False
         now = self._clock()
         if now - self._passed.get(kind, float("-inf")) < self._again_seconds:
@@ -51,10 +56,11 @@ def quieten() -> None:
 
 
 @contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """While a first broker is looked for, each failed attempt would be an error in the log."""
+def silence() -> Iterator[Callable[[], str]]:
+    """While a first broker is looked for, each failed attempt would be an error in the log. Gives what aiokafka last had to say."""
     _seldom.silent += 1
+    _seldom.last_words = ""
     try:
-        yield
+        yield lambda: _seldom.last_words
     finally:
         _seldom.silent -= 1

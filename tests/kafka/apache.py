@@ -61,6 +61,8 @@ class ApacheKafka:
     data_dir: pathlib.Path
     extra: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Settings of the server beside the usual ones, and over them."""
+    client: KafkaSettings = dataclasses.field(default_factory=KafkaSettings)
+    """What a client needs to be let in; the address is filled in."""
     port: int = 0
     _controller_port: int = 0
     _process: subprocess.Popen[bytes] | None = None
@@ -105,7 +107,7 @@ class ApacheKafka:
         loop = asyncio.get_running_loop()
         ends = loop.time() + READY_SECONDS
         while True:
-            transport = KafkaTransport(KafkaSettings(bootstrap=self.bootstrap, connect_timeout_seconds=1.0))
+            transport = KafkaTransport(dataclasses.replace(self.client, bootstrap=self.bootstrap, connect_timeout_seconds=1.0))
             try:
                 await transport.start()
             except TransportError as error:
