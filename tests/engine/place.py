@@ -300,13 +300,17 @@ class Place:
             await task
         return Running(worker, tables, heard, task)
 
-    def process(self, step: str, limits: Limits = FAST) -> "Process":
+    def named(self, instance: str) -> KafkaSettings:
+        """For a member with a name: whoever comes back under it gets its partitions at once. The embedded broker misses no other dead."""
+        return dataclasses.replace(self.settings, instance=instance)
+
+    def process(self, step: str, limits: Limits = FAST, *, kafka: KafkaSettings | None = None) -> "Process":
         """A worker in a process of its own, with a step of `tests.engine.process`."""
         number = len(self._processes)
         journal = self.directory / f"worker-{number}.journal"
         said = (self.directory / f"worker-{number}.log").open("wb")
         arguments = msgspec.json.encode(
-            {"kafka": dataclasses.asdict(self.settings), "step": step, "directory": str(self.directory), "journal": str(journal), "limits": dataclasses.asdict(limits)}
+            {"kafka": dataclasses.asdict(kafka or self.settings), "step": step, "directory": str(self.directory), "journal": str(journal), "limits": dataclasses.asdict(limits)}
         ).decode()  # fmt: skip
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.engine.process", arguments],

@@ -3,6 +3,7 @@
 import dataclasses
 
 from pipeline import metadata
+from tests.engine.conftest import apache_only
 from tests.engine.desk import Desk
 from tests.engine.place import FAST, Place, is_whole_runs, told, until
 
@@ -12,11 +13,11 @@ NEVER = dataclasses.replace(FAST, commit_seconds=3600.0)
 async def test_killed_between_output_and_commit_it_repeats_whole_runs_and_loses_nothing(place: Place) -> None:
     """Outputs are acknowledged, then comes the commit: what dies in between is done again, never left out."""
     await place.send(told(n, key=f"{n % 5}@acme") for n in range(100))
-    first = place.process("plain", NEVER)
+    first = place.process("plain", NEVER, kafka=place.named("one"))
     await place.out(100)
     first.kill()
     assert await place.committed() == {}
-    place.process("plain")
+    place.process("plain", kafka=place.named("one"))
     await until(lambda: len(place.log["out"]) >= 200)
     await place.send(told(n, key=f"{n % 5}@acme") for n in range(100, 105))
     await place.out(105)
@@ -29,7 +30,7 @@ async def test_killed_between_output_and_commit_it_repeats_whole_runs_and_loses_
 async def test_f32_what_is_not_done_is_never_passed_by_the_committed_offset(place: Place) -> None:
     """301 messages of different workspaces; message 2 is to be tried again in a minute; kill -9; start again."""
     await place.send(told(n, workspace=f"w{n}") for n in range(301))
-    first = place.process("second_rests")
+    first = place.process("second_rests", kafka=place.named("one"))
     await place.out(300)
 
     async def committed() -> int:
@@ -45,7 +46,7 @@ async def test_f32_what_is_not_done_is_never_passed_by_the_committed_offset(plac
     assert await committed() <= 2
     first.kill()
     place.gate("mended")
-    place.process("second_rests")
+    place.process("second_rests", kafka=place.named("one"))
     await place.out(302)
 
     async def all_done() -> bool:
@@ -56,6 +57,7 @@ async def test_f32_what_is_not_done_is_never_passed_by_the_committed_offset(plac
     assert place.numbers().count(2) == 1
 
 
+@apache_only
 async def test_a_worker_stopped_past_its_session_and_woken_makes_no_call_and_no_commit(place: Place) -> None:
     """SIGSTOP while a batch is under way. On waking no callback has run yet; the lease alone knows (rule 15)."""
     await place.send(told(n, key="k@acme") for n in range(1))
@@ -108,7 +110,7 @@ async def test_sigterm_finishes_what_is_in_flight_and_commits_it_drained(place: 
 async def test_after_a_death_creates_are_held_for_a_calls_deadline(place: Place) -> None:
     """Rule 14: where the last commit isn't drained, an owner before may still have a call under way."""
     await place.send(told(n) for n in range(5))
-    first = place.process("plain")
+    first = place.process("plain", kafka=place.named("one"))
     await place.out(5)
 
     async def committed() -> bool:
@@ -117,7 +119,7 @@ async def test_after_a_death_creates_are_held_for_a_calls_deadline(place: Place)
     await until(committed)
     first.kill()
     desk = Desk()
-    async with place.worker(desk):
+    async with place.worker(desk, kafka=place.named("one")):
         await place.send([told(5)])
         await place.out(6)
     until_ms = desk.calls[-1].hold_creates_until_ms
