@@ -25,6 +25,7 @@ NEVER_THE_MESSAGE: Final = frozenset({"UNABLE_TO_LOCK_ROW", "REQUEST_LIMIT_EXCEE
 """Transient, and never the fault of the message that met it: such tries are not counted."""
 
 _subjects: Final = msgspec.json.Decoder(Subject)
+_NO_ORG: Final = Cause(code="unreadable", message="The record names no org", hint="Other software wrote it: look at it, then discard it")
 
 
 class Verdicts:
@@ -117,6 +118,10 @@ def read(verdicts: Verdicts) -> list[tuple[Message, Subject]]:
 def org_of(verdicts: Verdicts, tables: Tables) -> Org | None:
     """The org's settings; where they are not there (yet), the whole batch waits for them."""
     org = verdicts.batch.org
+    if not org:
+        for message in verdicts.batch.messages:
+            verdicts.give(message, Reject((_NO_ORG,)))
+        return None
     row = tables.orgs.get(org)
     if row is None:
         raw = tables.orgs.raw(org)

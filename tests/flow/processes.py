@@ -42,6 +42,11 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def code(self) -> int | None:
+        """Its exit code, negative for a signal; None while it lives."""
+        return self._process.poll()
+
     def says(self, pattern: str, seconds: float = READY_SECONDS) -> re.Match[str]:
         """Waits for a line of its log."""
         ends = time.monotonic() + seconds
