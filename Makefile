@@ -11,6 +11,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 PYTEST := $(PY) -m pytest
 SOURCES := schemas pipeline stages tests
+ON_KAFKA := $(wildcard tests/contract tests/engine tests/flow tests/chaos)
 
 MINUTES ?= 5
 SEED ?= 1
@@ -31,8 +32,8 @@ test: lint ## lint, and every test that needs only Python
 	$(PYTEST) $(ARGS)
 
 .PHONY: test-kafka
-test-kafka: $(VENV)/.dev ## contract, flow and chaos tests on Apache Kafka (needs Java 17 and Maven)
-	TURNOUT_TEST_BROKER=apache $(PYTEST) tests/contract tests/flow tests/chaos $(ARGS)
+test-kafka: $(VENV)/.dev ## contract, engine, flow and chaos tests on Apache Kafka (needs Java 17 and Maven)
+	TURNOUT_TEST_BROKER=apache $(PYTEST) $(ON_KAFKA) $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.dev ## formatter, linter, strict types, import direction
