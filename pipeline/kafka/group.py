@@ -20,7 +20,7 @@ from pipeline.kafka.closing import closed, ended, started
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.lease import Clock, Lease, monotonic
 from pipeline.kafka.pacing import paced
-from pipeline.kafka.settings import KafkaSettings
+from pipeline.kafka.settings import KafkaSettings, member_name
 from pipeline.records import Commit, Record
 from pipeline.transport import Rebalanced
 
@@ -60,7 +60,7 @@ class KafkaGroupReader:
         await self._cluster.partitions(self._topic)
         settings = self._settings
         self._consumer = AIOKafkaConsumer(
-            **settings.connection(),
+            **settings.connection() | {"client_id": member_name(settings.client)},
             group_id=settings.group(self._group),
             group_instance_id=settings.group_instance(self._group),
             enable_auto_commit=False,

@@ -1,6 +1,7 @@
 """Where the log is and how this process speaks to it; names with their prefix. Never reads the environment."""
 
 import dataclasses
+import os
 from typing import Any, Final
 
 from aiokafka.helpers import create_ssl_context
@@ -75,3 +76,14 @@ class KafkaSettings:
             "sasl_plain_username": self.sasl_username,
             "sasl_plain_password": self.sasl_password,
         }
+
+
+def member_name(client: str) -> str:
+    """The client id of a group's member: tells which process of the machine it is."""
+    return f"{client}@{os.getpid()}"
+
+
+def process_of(client_id: str) -> int | None:
+    """The process id in a `member_name`; None for any other client id."""
+    _, marker, process = client_id.rpartition("@")
+    return int(process) if marker and process.isdecimal() else None

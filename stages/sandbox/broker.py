@@ -21,6 +21,7 @@ from typing import Final, Self
 
 from pipeline.errors import TransportError
 from pipeline.kafka import KafkaSettings, KafkaTransport
+from stages.sandbox import bereft
 
 HOST: Final = "127.0.0.1"
 READY_SECONDS: Final = 30.0
@@ -49,6 +50,7 @@ class EmbeddedBroker:
         self._process: asyncio.subprocess.Process | None = None
         self._said = bytearray()
         self._listening: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -81,8 +83,13 @@ class EmbeddedBroker:
         except BaseException:
             await self.stop()
             raise
+        self._watching = asyncio.create_task(bereft.watch(self.bootstrap))
 
     async def stop(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+            self._watching = None
         process, self._process = self._process, None
         if process is not None:
             await _ended(process)
