@@ -100,9 +100,7 @@ async def bare(settings: KafkaSettings, run: int, count: int) -> float:
             for place, rows in polled.items():
                 for row in rows:
                     value = _encode(_decode(row.value))
-                    sent.append(
-                        await producer.send(writes, value, key=row.key, partition=place.partition, headers=list(row.headers))
-                    )
+                    sent.append(await producer.send(writes, value, key=row.key, partition=place.partition, headers=list(row.headers)))
             await asyncio.gather(*sent)
             if sent:
                 await consumer.commit()
