@@ -90,6 +90,9 @@ class Org:
             told["share"] = share
         return str((await self._ask("POST", "/sandbox/faults", told))["id"])
 
+    async def drop_fault(self, id: str) -> None:
+        await self._ask("DELETE", f"/sandbox/faults/{id}")
+
     async def heal(self) -> None:
         """No faults any more."""
         await self._ask("DELETE", "/sandbox/faults")

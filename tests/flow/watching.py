@@ -43,6 +43,20 @@ class Heard:
     raw: bytes
 
 
+def heard(record: Any, prefix: str) -> Heard:
+    """A consumer's record of one of the product's topics."""
+    raw = record.value or b""
+    return Heard(
+        record.topic.removeprefix(f"{prefix}."),
+        record.partition,
+        record.offset,
+        (record.key or b"").decode(),
+        {name: value.decode() for name, value in record.headers},
+        json.loads(raw) if raw else None,
+        raw,
+    )
+
+
 class Topics:
     """Everything that topics got since this began to listen."""
 
@@ -57,26 +71,7 @@ class Topics:
     async def listen(self) -> None:
         while True:
             for records in (await self._consumer.getmany(timeout_ms=200, max_records=5_000)).values():
-                self.heard.extend(map(self._heard, records))
-
-    def _heard(self, record: Any) -> Heard:
-        raw = record.value or b""
-        return Heard(
-            record.topic.removeprefix(f"{self._prefix}."),
-            record.partition,
-            record.offset,
-            (record.key or b"").decode(errors="backslashreplace"),
-            {name: value.decode(errors="backslashreplace") for name, value in record.headers},
-            _decoded(raw),
-            raw,
-        )
-
-
-def _decoded(raw: bytes) -> Any:
-    try:
-        return json.loads(raw)
-    except ValueError:
-        return None
+                self.heard.extend(heard(record, self._prefix) for record in records)
 
 
 @contextlib.asynccontextmanager
