@@ -1,0 +1,114 @@
+"""What was refused is found, sent on its way again whole and in order, or laid aside; and what was decided is remembered in the log alone."""
+
+import msgspec
+import pytest
+
+from pipeline.delivery import DEAD_LETTERS
+from pipeline.memory import MemoryBroker, MemoryTransport
+from pipeline.records import Outgoing, Record
+from schemas.messages import Cause, DeadLetter
+from schemas.settings import Livestorm, Workspace
+from stages import dead_letters, ingress
+from stages.dead_letters import Choice
+from stages.errors import UsageError
+from stages.trace import read
+
+NOW = 1_780_000_000_000
+BODY = b'{"untouched": "\\u00e9",  "spaces": 1}'
+
+
+def letter(
+    offset: int, *, workspace: str = "w", stage: str = "create", cause: str = "STRING_TOO_LONG", key: str = "ada@example.com"
+) -> DeadLetter:
+    return DeadLetter(
+        id=f"matched-0-{offset}", at=NOW + offset, stage=stage, workspace=workspace, org="o", email=key, causes=(Cause(cause, "too long"),),
+        topic="matched", partition=0, offset=offset, key=key, headers={"id": f"i{offset}", "org": "o"}, message=BODY,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def transport() -> MemoryTransport:
+    broker = MemoryBroker()
+    for topic in (DEAD_LETTERS, "matched", "received", "synced"):
+        broker.create_topic(topic, 1)
+    return MemoryTransport(broker)
+
+
+async def write(transport: MemoryTransport, *letters: DeadLetter) -> None:
+    writer = transport.writer()
+    await writer.start()
+    await writer.send([Outgoing(DEAD_LETTERS, one.key.encode(), msgspec.json.encode(one)) for one in letters])
+    await writer.stop()
+
+
+async def everything(transport: MemoryTransport, topic: str) -> list[Record]:
+    return await read(transport, topic, await transport.cluster.offsets(topic), lambda record: True)
+
+
+async def test_letters_come_in_the_order_of_their_messages_and_a_repeat_is_one(transport: MemoryTransport) -> None:
+    await write(transport, letter(7), letter(3), letter(7))
+    assert [one.offset for one in await dead_letters.load(transport)] == [3, 7]
+
+
+async def test_retried_messages_are_untouched_in_order_and_open_no_longer(transport: MemoryTransport) -> None:
+    await write(transport, letter(9), letter(4), letter(5, cause="OTHER"))
+    writer = transport.writer()
+    await writer.start()
+    chosen = dead_letters.chosen(await dead_letters.load(transport), Choice(cause="STRING_TOO_LONG"))
+    await dead_letters.retry(writer, chosen, {}, NOW)
+    sent = await everything(transport, "matched")
+    assert [dict(record.headers)["id"] for record in sent] == [b"i4", b"i9"]
+    assert {(record.key, record.value) for record in sent} == {(b"ada@example.com", BODY)}
+    assert [one.offset for one in await dead_letters.load(transport)] == [5]
+
+
+async def test_one_that_is_refused_again_after_its_retry_is_open_again(transport: MemoryTransport) -> None:
+    await write(transport, letter(4))
+    writer = transport.writer()
+    await writer.start()
+    await dead_letters.retry(writer, await dead_letters.load(transport), {}, NOW)
+    await write(transport, letter(4))
+    assert [one.offset for one in await dead_letters.load(transport)] == [4]
+
+
+async def test_discarded_letters_are_open_no_longer_and_keep_their_reason(transport: MemoryTransport) -> None:
+    await write(transport, letter(4), letter(5))
+    writer = transport.writer()
+    await writer.start()
+    chosen = dead_letters.chosen(await dead_letters.load(transport), Choice(ids=("matched-0-4",)))
+    await dead_letters.discard(writer, chosen, "entered by hand", NOW)
+    assert [one.offset for one in await dead_letters.load(transport)] == [5]
+    assert await everything(transport, "matched") == []
+    note = msgspec.json.decode((await everything(transport, DEAD_LETTERS))[-1].value or b"", type=dead_letters.Resolution)
+    assert (note.id, note.state, note.reason) == ("matched-0-4", "discarded", "entered by hand")
+
+
+async def test_a_webhook_that_could_not_be_read_is_read_again_with_its_own_time(transport: MemoryTransport) -> None:
+    """It never was in a topic: it goes through the same door again, and is refused again if it is as bad as before."""
+    workspace = Workspace(id="w", org="o", livestorm=Livestorm(organization_id="x", webhook_secret="s"))
+    _, records = ingress.decide(workspace, b"not json", signed_at=NOW, received_at=NOW)
+    refused = msgspec.json.decode(next(one.value for one in records if one.topic == DEAD_LETTERS) or b"", type=DeadLetter)
+    assert [one.topic for one in dead_letters.again(refused, {"w": workspace}, NOW)] == [DEAD_LETTERS, "synced"]
+    with pytest.raises(UsageError, match="has no settings"):
+        dead_letters.again(refused, {}, NOW)
+
+
+def test_a_choice_fits_by_every_word_that_is_given() -> None:
+    letters = [letter(1), letter(2, workspace="v"), letter(3, stage="match"), letter(4, cause="OTHER")]
+    assert [one.offset for one in dead_letters.chosen(letters, Choice(workspace="w", stage="create"))] == [1, 4]
+    assert [one.offset for one in dead_letters.chosen(letters, Choice(cause="OTHER"))] == [4]
+    assert dead_letters.chosen(letters, Choice()) == letters
+    with pytest.raises(UsageError, match="matched-0-99"):
+        dead_letters.chosen(letters, Choice(ids=("matched-0-1", "matched-0-99")))
+
+
+def test_a_letter_is_shown_decoded_where_it_can_be_and_always_with_its_bytes() -> None:
+    shown = dead_letters.detail(letter(1))
+    assert shown["message"] == {"untouched": "é", "spaces": 1}
+    assert shown["message_base64"] == "eyJ1bnRvdWNoZWQiOiAiXHUwMGU5IiwgICJzcGFjZXMiOiAxfQ=="
+    raw = msgspec.structs.replace(letter(1), message=b"\xff\x00")
+    assert dead_letters.detail(raw)["message"] is None
+    assert dead_letters.detail(raw)["message_base64"] == "/wA="
+    assert set(dead_letters.summary(raw)) == {
+        "id", "at", "stage", "workspace", "org", "email", "session", "event", "causes", "topic", "partition", "offset", "tries",
+    }  # fmt: skip
