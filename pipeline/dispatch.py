@@ -29,6 +29,11 @@ from schemas.messages import Cause
 
 log = structlog.get_logger()
 
+_STILL_SECONDS = 0.05
+"""Nothing ended for so long: nothing flows."""
+_FLOWS_SECONDS = 1.0
+"""An org of which nothing ended for so long does not flow."""
+
 RESCUE = "rescue"
 """State of a lane whose messages go to the dead letters, since the log would soon lose them."""
 
@@ -64,7 +69,7 @@ class Dispatcher:
         self._tally = Tally()
         self.running_messages = 0
         self.last_progress = 0.0
-        """When something was finished last: loop time."""
+        """When a batch ended last, or work began after there was none: loop time."""
         self.changed = asyncio.Event()
         """Set when there may be more room, or a lane may have become ready."""
 
@@ -95,6 +100,11 @@ class Dispatcher:
         """Whether reading must pause: the memory's bound."""
         return self.held >= self._limits.total_messages or self.held_bytes >= self._limits.total_bytes
 
+    @property
+    def is_working(self) -> bool:
+        """Whether batches must end sooner or later: some run, or nothing more is read until they do."""
+        return self.running_messages > 0 or self.full
+
     def closed(self, message: Message) -> Closed | None:
         """The lane that lets this message through neither now nor as a probe."""
         closed = self._stage.gate.closed(message)
@@ -123,6 +133,20 @@ class Dispatcher:
         line = self._lines.get(org)
         return not self.full and (line is None or line.active <= self._org_bound() // 2)
 
+    async def worked_off(self) -> None:
+        """Returns when what flows is little enough, or does not move: to read on sooner would only make healthy orgs lag."""
+        while self._flowing() >= self._limits.flowing_messages:
+            self.changed.clear()
+            with anyio.move_on_after(_STILL_SECONDS) as still:
+                await self.changed.wait()
+            if still.cancelled_caught:
+                return
+
+    def _flowing(self) -> int:
+        """Messages of the orgs that are neither near their bound nor slow: who is, holds up no reading."""
+        bound, since = self._org_bound(), self._now() - _FLOWS_SECONDS
+        return sum(line.active for line in self._lines.values() if line.active * 2 <= bound and line.moved_at >= since)
+
     def admit(self, message: Message, ledger: Ledger[Entry]) -> None:
         """The ledger's main cursor reads a message: it is held, or its lane lags."""
         record, key = message.record, message.lane_key
@@ -146,6 +170,7 @@ class Dispatcher:
         line = self._lines.get(message.org)
         if line is None:
             line = self._lines[message.org] = Line(message.org, self._tally, self._limits.batch_messages, self._limits.wait_first_seconds)
+            line.moved_at = self._now()
         self.held += 1
         self.held_bytes += entry.size
         line.add(entry)
@@ -183,13 +208,17 @@ class Dispatcher:
 
     async def _run(self, line: Line, entries: list[Entry]) -> None:
         started = self._now()
+        if not self.is_working:
+            self.last_progress = started
         self.running_messages += len(entries)
         try:
             outcomes = await self._decide(line.org, entries)
             await self._act(line, entries, outcomes)
         finally:
             self.running_messages -= len(entries)
+            self.last_progress = self._now()
             line.running -= 1
+            line.moved_at = self._now()
             line.serials -= {entry.serial for entry in entries}
             self._fit(line, len(entries), self._now() - started)
             if not line.active and not line.resting and self._lines.get(line.org) is line and line.timer is None:
@@ -334,8 +363,6 @@ class Dispatcher:
                 counts["dropped", outcome.reason] += 1
             else:
                 counts["rejected", outcome.causes[0].code if outcome.causes else ""] += 1
-        if done:
-            self.last_progress = self._now()
         for (kind, reason), count in counts.items():
             self._observer.outcome(self._stage.name, line.org, kind, reason, count)
 
@@ -355,9 +382,14 @@ class Dispatcher:
             due = self._now() + seconds
             self._give_back(line, entry, entry.key, entry.message.lanes[-1], "waiting", outcome.cause, wake=lambda: self._now() >= due)
             return
-        line.rest(entry, State.RESTING)
+        self._rests(line, entry, State.RESTING, outcome.cause, entry.rests_since_ms or self._now_ms())
         entry.cancel = asyncio.get_running_loop().call_later(seconds, self._wake, line, entry).cancel
         self._consider(line)
+
+    @staticmethod
+    def _rests(line: Line, entry: Entry, state: State, cause: Cause, since_ms: int) -> None:
+        line.rest(entry, state)
+        entry.rests_for, entry.rests_since_ms = cause, since_ms
 
     def _wait(self, line: Line, entry: Entry, outcome: Wait) -> None:
         message = entry.message
@@ -378,7 +410,7 @@ class Dispatcher:
 
             self._give_back(line, entry, message.key_of(lane), lane, "waiting", outcome.cause, wake)
             return
-        line.rest(entry, State.WAITING)
+        self._rests(line, entry, State.WAITING, outcome.cause, message.waited_since_ms)
         timer = None
         if outcome.longest_seconds is not None:
             left = outcome.longest_seconds - (self._now_ms() - message.waited_since_ms) / 1000

@@ -8,6 +8,7 @@ PipelineError
 │   ├── WriteError            records were not acknowledged
 │   └── RecordTooLarge        a record over what its topic takes
 ├── MetadataError             a commit's metadata that is not ours or cannot be read
+├── Stuck                     live reading has stopped for good; only a start anew helps
 └── LeaseLost                 the right to call has ended; nothing was sent
 """
 
@@ -66,3 +67,7 @@ class MetadataError(PipelineError):
 
 class LeaseLost(PipelineError):
     """The right to call has ended; nothing was sent."""
+
+
+class Stuck(PipelineError):
+    """Live reading has stopped for good, though the log answers: the process ends, and its supervisor starts it again."""

@@ -11,6 +11,7 @@ from enum import Enum
 from pipeline.lanes import LaneKey
 from pipeline.ledger import Ledger
 from pipeline.messages import Message
+from schemas.messages import Cause
 
 
 class State(Enum):
@@ -29,7 +30,7 @@ class State(Enum):
 class Entry:
     """One held message and its place."""
 
-    __slots__ = ("asked", "cancel", "key", "ledger", "message", "serial", "size", "state")
+    __slots__ = ("asked", "cancel", "key", "ledger", "message", "rests_for", "rests_since_ms", "serial", "size", "state")
 
     def __init__(self, message: Message, ledger: "Ledger[Entry]", key: LaneKey, serial: str) -> None:
         self.message = message
@@ -41,6 +42,10 @@ class Entry:
         self.state = State.QUEUED
         self.cancel: Callable[[], None] | None = None
         """Ends the timer or the wait that it rests on."""
+        self.rests_for: Cause | None = None
+        """Why it rests or waits; None while it does not …"""
+        self.rests_since_ms = 0
+        """… and since when, Unix ms."""
         self.asked: tuple[str, str, bytes | None] | None = None
         """Table, key and row of the last wait for which it has asked: asked once."""
         self.size = len(message.record.value or b"") + 500
@@ -73,6 +78,7 @@ class Line:
         "batch_max",
         "first_ready_at",
         "in_flight",
+        "moved_at",
         "org",
         "resting",
         "running",
@@ -95,6 +101,8 @@ class Line:
         """Messages in a batch under way."""
         self.running = 0
         """Batches under way."""
+        self.moved_at = 0.0
+        """When its first message came, or a batch of it ended last: loop time."""
         self.serials: set[str] = set()
         self.batch_max = batch_max
         self.wait_seconds = wait_seconds

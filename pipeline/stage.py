@@ -25,10 +25,14 @@ class Limits:
     total_messages: int = 20_000
     """Messages held in memory by the stage; beyond it reading pauses."""
     total_bytes: int = 48 * MIB
+    flowing_messages: int = 5_000
+    """Messages of orgs that are being worked off; beyond it reading lets them be worked off first."""
     resting_messages: int = 4_000
     """Messages that rest before a retry or wait for a row; beyond it their narrowest lanes lag."""
     org_resting_messages: int = 1_000
     fetch_messages: int = 1_000
+    poll_seconds: float = 10.0
+    """While memory is full, the group is polled so often, without reading; far below Kafka's `max.poll.interval.ms`."""
     tries: int = 6
     """How often one message is tried for a fault of its own."""
     retry_longest_seconds: float = 60.0

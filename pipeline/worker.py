@@ -17,7 +17,7 @@ import structlog
 
 from pipeline.delivery import deliver
 from pipeline.dispatch import RESCUE, Dispatcher
-from pipeline.errors import CommitRefused, MetadataError, OffsetOutOfRange, TransportError
+from pipeline.errors import CommitRefused, MetadataError, OffsetOutOfRange, Stuck, TransportError
 from pipeline.ledger import Lag, Ledger
 from pipeline.lines import Entry
 from pipeline.metadata import Progress, decode
@@ -28,6 +28,7 @@ from pipeline.stage import Observer, Stage
 from pipeline.sweep import Sweep, Swept
 from pipeline.tables import Tables, readable
 from pipeline.transport import Transport
+from pipeline.watchdog import Watchdog
 from schemas.tables import GroupRow, LaneRow, RecoveryRow
 
 log = structlog.get_logger()
@@ -37,6 +38,7 @@ _FETCH_SECONDS = 0.2
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
 _LANE_ROWS_SECONDS = 2.0
 _GROUP_ROWS_SECONDS = 10.0
+_RESTING_TOLD_SECONDS = 3.0
 _encoder = msgspec.json.Encoder()
 
 
@@ -90,12 +92,13 @@ class Worker:
         self._joined = False
         self._stop = asyncio.Event()
         self._last_live = 0.0
+        self._watchdog: Watchdog | None = None
         self._commit_lock = anyio.Lock()
 
     # -- life ---------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Works until `stop`; then stops in two phases and returns."""
+        """Works until `stop`; then stops in two phases and returns. Raises Stuck where only a start anew helps."""
         await self._writer.start()
         try:
             async with anyio.create_task_group() as tasks, anyio.create_task_group() as work:
@@ -116,6 +119,7 @@ class Worker:
                 tasks.start_soon(self._read_live)
                 tasks.start_soon(self._replays.run)
                 tasks.start_soon(self._commit_on)
+                tasks.start_soon(self._watch)
                 task_status.started()
                 await self._stop.wait()
                 tasks.cancel_scope.cancel()
@@ -146,10 +150,12 @@ class Worker:
             return Health(False, f"{self.stage.name}: partition {number} is stopped: {stopped.reason}")
         if self._loading:
             return Health(False, f"{self.stage.name}: partitions are being taken over")
-        idle = asyncio.get_running_loop().time() - self._dispatcher.last_progress
-        if self._dispatcher.running_messages and idle > self.stage.limits.stuck_seconds:
+        now = asyncio.get_running_loop().time()
+        idle = now - self._dispatcher.last_progress
+        if self._dispatcher.is_working and idle > self.stage.limits.stuck_seconds:
             return Health(False, f"{self.stage.name}: no progress for {idle:.0f} s with work under way")
-        return Health(True)
+        trouble = "" if self._watchdog is None else self._watchdog.trouble(now)
+        return Health(not trouble, f"{self.stage.name}: {trouble}" if trouble else "")
 
     def nudge(self, lane: str) -> None:
         """Something about this lane was mended: what is blocked at or below it is tried at once."""
@@ -317,7 +323,12 @@ class Worker:
         if partition is not None:
             self._partitions[number] = partition
             self._group.seek(number, partition.ledger.main)
+            self._moved()
             self._replays.changed.set()
+
+    def _moved(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.moved(asyncio.get_running_loop().time())
 
     # -- reading ------------------------------------------------------------------------------------
 
@@ -326,9 +337,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         while True:
             if dispatcher.full:
-                dispatcher.changed.clear()
-                with anyio.move_on_after(_FETCH_SECONDS):
-                    await dispatcher.changed.wait()
+                await self._until_room()
                 continue
             for partition in self._partitions.values():
                 if partition.stashed and not partition.hand_over:
@@ -336,6 +345,7 @@ class Worker:
                     self._admit(partition, stashed)
                     if not partition.stashed:
                         self._group.resume([partition.number])
+            await dispatcher.worked_off()
             try:
                 fetched = await self._group.fetch(_FETCH_SECONDS, self.stage.limits.fetch_messages)
             except OffsetOutOfRange as error:
@@ -353,8 +363,45 @@ class Worker:
                 reading = self._partitions.get(number)
                 if reading is not None and records:
                     self._last_live = loop.time()
+                    self._moved()
                     self._admit(reading, records)
             await anyio.lowlevel.checkpoint()
+
+    async def _watch(self) -> None:
+        """Compares live reading with the log, asked by other connections. Raises Stuck."""
+        loop = asyncio.get_running_loop()
+        seconds = self.stage.limits.stuck_seconds
+        watchdog = self._watchdog = Watchdog(seconds, loop.time())
+        while True:
+            await anyio.sleep(seconds / 4)
+            if self._dispatcher.full or any(partition.hand_over or partition.stashed for partition in self._partitions.values()):
+                watchdog.moved(loop.time())
+            try:
+                bounds = await self._transport.cluster.offsets(self.stage.reads)
+            except TransportError as error:
+                log.warning("the log can't be asked now", stage=self.stage.name, error=str(error))
+                watchdog.unanswered(loop.time())
+                continue
+            held = [partition for partition in self._partitions.values() if not partition.closing and partition.number in bounds]
+            watchdog.answered(sum(max(0, bounds[partition.number][1] - partition.ledger.main) for partition in held), loop.time())
+            if watchdog.is_stuck(loop.time()):
+                raise Stuck(f"{self.stage.name}: {watchdog.trouble(loop.time())}: this process ends, to be started again")
+
+    async def _until_room(self) -> None:
+        """Memory is full: nothing is read. A member that does not poll for long is thrown out, so now and then it polls, paused."""
+        dispatcher = self._dispatcher
+        with anyio.move_on_after(self.stage.limits.poll_seconds):
+            while dispatcher.full:
+                dispatcher.changed.clear()
+                await dispatcher.changed.wait()
+            return
+        held = list(self._partitions.values())
+        self._group.pause([partition.number for partition in held])
+        try:
+            await self._group.fetch(0.0, 1)
+        except (OffsetOutOfRange, TransportError) as error:
+            log.warning("the log can't be read now", stage=self.stage.name, error=str(error))
+        self._group.resume([partition.number for partition in held if not partition.stashed])
 
     def _admit(self, partition: Partition, records: Sequence[Record]) -> None:
         if partition.closing:
@@ -525,11 +572,10 @@ class Worker:
         """The table `lanes`: what a commit has no room for."""
         rows: dict[str, bytes | None] = {}
         for partition in list(self._partitions.values()):
-            told = {
-                f"{self.stage.name}|{partition.number}|{lag.name}": self._lane_row(lag)
-                for lag in list(partition.ledger.lagging.values())[: self.stage.limits.lanes_told]
-                if lag.name and not lag.following
-            }
+            lagging = [lag for lag in partition.ledger.lagging.values() if lag.name and not lag.following]
+            lanes = [*(self._lane_row(lag) for lag in lagging), *self._rows_of_resting(partition)][: self.stage.limits.lanes_told]
+            # Lanes that lag come first: where one rests in memory besides, the log's is told.
+            told = {f"{self.stage.name}|{partition.number}|{row.lane}": row for row in reversed(lanes)}
             for key, row in told.items():
                 if partition.told_lanes.get(key) != row:
                     rows[key] = _encoder.encode(row)
@@ -542,6 +588,27 @@ class Worker:
             rows.update(dict.fromkeys(known - told.keys()))
             partition.told_lanes = told
         await self._write_rows(rows)
+
+    def _rows_of_resting(self, partition: Partition) -> list[LaneRow]:
+        """Lanes of which messages have rested in memory for a while, each told once with the cause of its oldest."""
+        rows: dict[str, LaneRow] = {}
+        now_ms = int(self._clock() * 1000)
+        for held in partition.ledger.unfinished.values():
+            entry = held.body
+            cause = entry.rests_for
+            if cause is None or now_ms - entry.rests_since_ms < _RESTING_TOLD_SECONDS * 1000:
+                continue
+            lane = self.stage.waiting_lane(entry.message)
+            row = rows.get(lane)
+            if row is None:
+                row = rows[lane] = LaneRow(
+                    lane=lane, state="waiting", since=entry.rests_since_ms, oldest_at=held.timestamp_ms,
+                    cause=f"{cause.code}: {cause.message}", mend=cause.hint, held=True,
+                )  # fmt: skip
+            row.waiting += 1
+            row.since = min(row.since, entry.rests_since_ms)
+            row.oldest_at = min(row.oldest_at, held.timestamp_ms)
+        return list(rows.values())
 
     def _lane_row(self, lag: Lag) -> LaneRow:
         blocked = self._dispatcher.board.blocked.get(lag.name)

@@ -46,6 +46,7 @@ ROOT: Final = pathlib.Path(__file__).parent.parent.parent
 
 FAST: Final = Limits(
     commit_seconds=0.1,
+    poll_seconds=0.5,
     wait_first_seconds=0.001,
     wait_longest_seconds=0.05,
     retry_longest_seconds=0.3,

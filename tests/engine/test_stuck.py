@@ -1,0 +1,129 @@
+"""Work that does not go on: what `/readyz` says, and when the process ends by itself. F37, F39 and rule 3's deadlines, over a real broker."""
+
+import asyncio
+import dataclasses
+
+import pytest
+
+from pipeline.errors import Stuck
+from tests.engine.desk import Desk
+from tests.engine.place import FAST, Place, told, until
+from tests.engine.seam import Seam
+
+WATCHED = dataclasses.replace(FAST, stuck_seconds=1.0)
+
+
+async def test_f37_a_worker_whose_reading_stopped_says_so_and_then_ends_with_one_clear_line(place: Place) -> None:
+    """The fetching breaks inside; heartbeats and commits go on. `/readyz` turns bad, then the process leaves it to its supervisor."""
+    seam = Seam()
+    running = await place.begin(Desk(), WATCHED, around=seam.around)
+    await place.send(told(n) for n in range(10))
+    await place.out(10)
+    await until(lambda: running.ready)
+    seam.deaf = True
+    await place.send(told(n) for n in range(10, 20))
+    await until(lambda: not running.ready)
+    reason = running.worker.health().reason
+    assert "live reading has brought nothing" in reason
+    assert "10 messages" in reason
+    with pytest.raises(ExceptionGroup) as caught:
+        await running.task
+    (inner,) = _flat(caught.value)
+    assert isinstance(inner, Stuck)
+    assert "this process ends, to be started again" in str(inner)
+    assert "\n" not in str(inner)
+    async with place.worker(Desk(), WATCHED):
+        await place.out(20)
+    assert sorted(set(place.numbers())) == list(range(20))
+
+
+async def test_f37_a_worker_that_hears_again_in_time_is_ready_again(place: Place) -> None:
+    seam = Seam()
+    async with place.worker(Desk(), dataclasses.replace(FAST, stuck_seconds=1.5), around=seam.around) as running:
+        await place.send(told(n) for n in range(10))
+        await place.out(10)
+        seam.deaf = True
+        await place.send(told(n) for n in range(10, 20))
+        await until(lambda: not running.ready)
+        seam.back(0, 10)
+        await place.out(20)
+        await until(lambda: running.ready)
+
+
+async def test_a_worker_with_nothing_to_read_stays_ready(place: Place) -> None:
+    """Quiet topics are no fault."""
+    seam = Seam()
+    async with place.worker(Desk(), dataclasses.replace(FAST, stuck_seconds=0.3), around=seam.around) as running:
+        await place.send(told(n) for n in range(10))
+        await place.out(10)
+        await until(lambda: running.ready)
+        asked = running.heard.commits
+        seam.deaf = True  # nothing comes anyhow
+        for _ in range(20):
+            assert running.ready, running.worker.health()
+            await asyncio.sleep(0.1)
+        assert running.heard.commits >= asked
+        assert not running.task.done()
+
+
+async def test_batches_that_do_not_end_turn_readiness_bad_and_work_after_a_quiet_time_does_not(place: Place) -> None:
+    desk = Desk()
+    async with place.worker(desk, WATCHED) as running:
+        await place.send([told(0)])
+        await place.out(1)
+        await asyncio.sleep(1.5)  # longer than the bound, with nothing to do
+        desk.shut["acme"] = asyncio.Event()
+        await place.send([told(1)])
+        await until(lambda: sum(desk.in_flight.values()) == 1)
+        assert running.ready, running.worker.health()
+        await until(lambda: not running.ready)
+        assert "no progress" in running.worker.health().reason
+        desk.shut["acme"].set()
+        await until(lambda: running.ready)
+
+
+async def test_f39_orgs_that_are_down_for_longer_than_the_poll_interval_cost_no_membership(place: Place) -> None:
+    """A backlog beyond every bound, all orgs down, then all calls hanging, each for longer than `max_poll_interval_ms`."""
+    desk = Desk()
+    orgs = [f"o{n}" for n in range(5)]
+    desk.down |= set(orgs)
+    limits = dataclasses.replace(FAST, total_messages=200, org_messages=80, batch_messages=20)
+    short = dataclasses.replace(place.settings, max_poll_interval_ms=2_000)
+    await place.send(told(n, org=orgs[n % 5], key=f"{n % 50}@x") for n in range(1000))
+    async with place.worker(desk, limits, kafka=short) as running:
+        await until(lambda: sum(row.waiting for row in place.lane_rows(running).values()) >= 900)
+        await asyncio.sleep(2.5)
+        desk.shut = {org: asyncio.Event() for org in orgs}
+        desk.down.clear()
+        await until(lambda: sum(desk.in_flight.values()) > 0)
+        await place.send(told(n, org="full", key=f"{n}@y") for n in range(1000, 1200))
+        desk.shut["full"] = asyncio.Event()
+        await asyncio.sleep(2.5)
+        for event in desk.shut.values():
+            event.set()
+        await place.out(1200)
+        assert running.heard.assignments == [1], "no rebalance"
+    assert len(place.numbers()) == 1200
+    for key, numbers in place.by_key().items():
+        assert numbers == sorted(numbers), key
+    assert desk.side_by_side == []
+
+
+async def test_f39_reading_that_pauses_since_memory_is_full_costs_no_membership(place: Place) -> None:
+    """Nothing is fetched while all that is held hangs; the group must not take that for death."""
+    desk = Desk()
+    desk.shut = {f"o{n}": asyncio.Event() for n in range(40)}
+    limits = dataclasses.replace(FAST, total_messages=40, batch_messages=4)
+    short = dataclasses.replace(place.settings, max_poll_interval_ms=1_500)
+    await place.send(told(n, org=f"o{n % 40}", kind="company", key=f"company:{n}") for n in range(400))
+    async with place.worker(desk, limits, kafka=short) as running:
+        await until(lambda: sum(desk.in_flight.values()) >= 30)
+        await asyncio.sleep(4)
+        for event in desk.shut.values():
+            event.set()
+        await place.out(400)
+        assert running.heard.assignments == [1], "no rebalance"
+
+
+def _flat(group: BaseExceptionGroup) -> list[BaseException]:
+    return [inner for error in group.exceptions for inner in (_flat(error) if isinstance(error, BaseExceptionGroup) else [error])]
