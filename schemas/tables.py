@@ -85,6 +85,8 @@ class LaneRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     cause: str = ""
     next_try_at: int = 0
     mend: str = ""
+    held: bool = False
+    """Its messages are held in memory: they stand at or above the committed offset, and count there."""
 
 
 class GroupRow(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -98,11 +98,12 @@ def _partition(
     progress, problem = _progress(commit)
     cursors = list(progress.cursors.values())
     # A row may be some seconds older than the commit: without a cursor nothing waits any more.
-    told = [row for row in rows if row.state != "replay"] if cursors else []
-    replays = [row for row in rows if row.state == "replay"]
+    told = [row for row in rows if row.state != "replay" and not row.held] if cursors else []
+    # What rests in memory stands at or above the committed offset, and what is replayed was finished once: neither counts again.
+    beside = [row for row in rows if row.state == "replay" or (row.held and behind + len(cursors))]
     unfinished = behind + sum(row.waiting for row in told) + max(0, len(cursors) - len(told))
     oldest_ms = min((at for at in (first_ms, *(cursor.oldest_ms for cursor in cursors)) if at), default=0)
-    lanes = [_lane(stage, partition, row) for row in (*told, *replays)]
+    lanes = [_lane(stage, partition, row) for row in (*told, *beside)]
     if problem:
         lanes.append(
             _lane(
