@@ -34,6 +34,7 @@ LIMITS = Limits(
     batch_messages=20,
     org_messages=40,
     total_messages=300,
+    flowing_messages=100,
     resting_messages=60,
     org_resting_messages=15,
     fetch_messages=50,
