@@ -15,14 +15,12 @@ DONE_SECONDS = 120.0
 
 
 async def measure(options: argparse.Namespace) -> Sequence[Figure]:
-    rounds: list[tuple[float, int, float]] = []
     async with ground(orgs=options.rounds + 1, latency_ms=LATENCY_MS) as place:
         stands = await place.open(options.rounds + 1)
         await place.announce(stands)
         for stand in stands:
             await _warm(place, stand)
-        for stand in stands[1:]:
-            rounds.append(await _at_once(place, stand, options.people))
+        rounds = [await _at_once(place, stand, options.people) for stand in stands[1:]]
         single, kinds = await _one_by_one(place, stands[0], options.single)
     posted = median([posting for posting, _, _ in rounds])
     return [

@@ -3,6 +3,8 @@
 import argparse
 import asyncio
 import dataclasses
+import os
+import signal
 import statistics
 import sys
 import time
@@ -72,6 +74,8 @@ def main(bench: str, about: str | None, measure: Measure, arguments: Callable[[a
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     arguments(parser)
     options = parser.parse_args()
+    # Ended from outside, it still ends what it has started.
+    signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
     started = time.monotonic()
     try:
         figures = tuple(asyncio.run(_measured(measure, options)))

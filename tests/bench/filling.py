@@ -1,6 +1,7 @@
 """Fills topics without the parts before them: records cloned from one person's that went the whole way. Decides nothing about their shape."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -62,7 +63,7 @@ async def fill(place: Ground, records: Iterator[Outgoing]) -> int:
     await writer.start()
     size = 0
     try:
-        while chunk := [record for record, _ in zip(records, range(CHUNK), strict=False)]:
+        while chunk := list(itertools.islice(records, CHUNK)):
             size += sum(len(record.value or b"") for record in chunk)
             await writer.send(chunk)
     finally:

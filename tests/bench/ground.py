@@ -46,10 +46,8 @@ class Ground:
         """Starts a part; returns when it is ready: a stage then holds its partitions."""
         child = await asyncio.to_thread(self.house.start, (part,))
         self.children[part] = child
-        if part in flow.STAGES:
-            address = child.says(r'"address": "(http://[^"]+)/metrics"').group(1)
-        else:
-            address = self.house.ingress
+        serves = r'"address": "(http://[^"]+)/metrics"'
+        address = child.says(serves).group(1) if part in flow.STAGES else self.house.ingress
         ends = time.monotonic() + READY_SECONDS
         while not await self._is_ready(address):
             if time.monotonic() > ends:
@@ -110,9 +108,7 @@ async def ground(*, orgs: int = 1, latency_ms: int = 0, parts: Sequence[str] = C
         bootstrap = stack.enter_context(_broker(folder / "broker"))
         arguments = ["sandbox", "salesforce", "--port", "0", "--orgs", str(orgs), "--latency-ms", str(latency_ms)]
         said = folder / "orgs.log"
-        sandbox, ready = stack.enter_context(
-            processes.running(arguments, processes.environment(), said, r"sandbox salesforce ready: (.+)")
-        )
+        sandbox, ready = stack.enter_context(processes.running(arguments, processes.environment(), said, r"sandbox salesforce ready: (.+)"))
         place = folder / "house"
         place.mkdir()
         house = stack.enter_context(houses.built(bootstrap, place))

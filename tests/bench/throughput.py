@@ -80,7 +80,9 @@ async def _grown(place: Ground, since: dict[tuple[str, int], int], count: int) -
     while (grown := sum((await _ends(place, topic)).values()) - sum(since.values())) < count:
         if time.monotonic() - started > DONE_SECONDS:
             lag = await asyncio.to_thread(place.house.document, "lag")
-            raise BenchError(f"{topic} has got {grown} of {count} records within {DONE_SECONDS:g} s; {lag['unfinished']} wait: {lag['lanes'][:3]}")
+            raise BenchError(
+                f"{topic} has got {grown} of {count} records within {DONE_SECONDS:g} s; {place.outcomes.wrong[:2]}; {lag['lanes'][:2]}"
+            )
         await asyncio.sleep(LOOK_SECONDS)
 
 

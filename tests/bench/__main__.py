@@ -1,0 +1,77 @@
+"""`python -m tests.bench [BENCH…]`: every bench as a process of its own, one after the other, each within its time; a table, or one document."""
+
+import argparse
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from tests.bench.figures import INTERRUPTED, Document, show, tell
+
+BENCHES: Final = {
+    # bench        longest seconds
+    "hop": 400.0,
+    "throughput": 600.0,
+    "calls": 300.0,
+    "memory": 600.0,
+    "isolation": 900.0,
+    "catchup": 600.0,
+    "table_rows": 120.0,
+}
+STOP_SECONDS: Final = 120.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("benches", nargs="*", metavar="BENCH", help=f"{', '.join(BENCHES)}; none: all of them")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    options = parser.parse_args()
+    unknown = [name for name in options.benches if name not in BENCHES]
+    if unknown:
+        parser.error(f"there is no bench {', '.join(unknown)}: choose from {', '.join(BENCHES)}")
+    try:
+        return _run(options.benches or list(BENCHES), as_json=options.json)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(names: Sequence[str], *, as_json: bool) -> int:
+    documents, failed = [], []
+    for name in names:
+        started = time.monotonic()
+        tell(f"{name} …")
+        document = _measured(name)
+        tell(f"{name}: {time.monotonic() - started:.0f} s")
+        if document is None:
+            failed.append(name)
+        else:
+            documents.append(document)
+    if as_json:
+        sys.stdout.write(msgspec.json.encode({"benches": documents, "failed": failed}).decode() + "\n")
+    else:
+        show(documents)
+    if failed:
+        sys.stderr.write(f"these benches did not come to an end: {', '.join(failed)}; see what they said above\n")
+    return 1 if failed else 0
+
+
+def _measured(name: str) -> Document | None:
+    """Runs one bench; None where it failed or took too long. It ends what it has started, also then."""
+    process = subprocess.Popen([sys.executable, "-m", f"tests.bench.{name}", "--json"], stdout=subprocess.PIPE, text=True)
+    try:
+        said, _ = process.communicate(timeout=BENCHES[name])
+    except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
+        process.send_signal(signal.SIGINT)
+        process.wait(STOP_SECONDS)
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return None
+    return msgspec.json.decode(said, type=Document) if process.returncode == 0 else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
