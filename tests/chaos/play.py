@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests import brokers
 from tests.chaos import sabotage, story, truth
+from tests.chaos.clock import Clock
 from tests.chaos.parts import Part, free_address
 from tests.chaos.report import Report
 from tests.chaos.sabotage import Act, Spell
@@ -86,6 +87,7 @@ class _Run:
         self._parts = {part.name: part for part in self._made()}
         self._plan = sabotage.make(call.seed, call.minutes * 60, list(self._parts), list(self._orgs), broker=kafka is not None)
         self._poster = _Poster(http, self._addresses, {one.id: one for one in self._story.workspaces}, call.seed)
+        self._broker = asyncio.Lock()
         self._acts: Counter[str] = Counter()
         self._hits: Counter[str] = Counter()
         self._wrong: list[str] = []
@@ -104,11 +106,11 @@ class _Run:
         await self._furnish()
         async with self._running():
             self._say(f"{len(self._story.webhooks)} webhooks, {len(self._plan.acts)} blows, {len(self._plan.spells)} troubles to come")
-            started = time.monotonic()
+            clock = Clock()
             async with asyncio.TaskGroup() as tasks:
-                posting = tasks.create_task(self._poster.all(self._story.webhooks, started))
-                tasks.create_task(self._sabotaged(started))
-                tasks.create_task(self._watched(posting))
+                posting = tasks.create_task(self._poster.all(self._story.webhooks, clock))
+                tasks.create_task(self._sabotaged(clock))
+                tasks.create_task(self._watched(posting, clock))
             self._say("everything is brought back")
             await self._settled()
             log = await _log(self._house)
@@ -144,17 +146,21 @@ class _Run:
 
     # While it goes on
 
-    async def _sabotaged(self, started: float) -> None:
+    async def _sabotaged(self, clock: Clock) -> None:
         async with asyncio.TaskGroup() as tasks:
             for act in self._plan.acts:
-                tasks.create_task(self._act(act, started))
+                tasks.create_task(self._act(act, clock))
             for spell in self._plan.spells:
-                tasks.create_task(self._trouble(spell, started))
+                tasks.create_task(self._trouble(spell, clock))
 
-    async def _act(self, act: Act, started: float) -> None:
-        await _until(started + act.at)
+    async def _act(self, act: Act, clock: Clock) -> None:
+        await clock.until(act.at)
         if act.target == sabotage.BROKER:
-            await self._strike_broker(act)
+            if self._broker.locked():
+                self._acts[f"passed over: {act.kind} of the broker, which was down"] += 1
+                return
+            async with self._broker:
+                await self._strike_broker(act, clock)
         else:
             part = self._parts[act.target]
             if not part.alive:
@@ -169,7 +175,7 @@ class _Run:
                 await part.restart(act.seconds)
         self._acts[f"{act.kind} {act.target.rpartition('-')[0] or act.target}"] += 1
 
-    async def _strike_broker(self, act: Act) -> None:
+    async def _strike_broker(self, act: Act, clock: Clock) -> None:
         kafka = self._kafka
         assert kafka is not None
         self._say(f"{act.kind} broker, {act.seconds:g} s")
@@ -183,10 +189,11 @@ class _Run:
         else:
             await asyncio.to_thread(kafka.stop)
         await asyncio.sleep(act.seconds)
-        await kafka.restart()
+        with clock.standing():
+            await kafka.restart()
 
-    async def _trouble(self, spell: Spell, started: float) -> None:
-        await _until(started + spell.at)
+    async def _trouble(self, spell: Spell, clock: Clock) -> None:
+        await clock.until(spell.at)
         org, trouble = self._orgs[spell.org], spell.trouble
         match: dict[str, Any] = {"resource": trouble.resource} | ({"object": trouble.object} if trouble.object else {})
         self._say(f"{spell.org}: {trouble.name}, {spell.seconds:g} s")
@@ -208,13 +215,12 @@ class _Run:
             await asyncio.sleep(LOOK_SECONDS)
         self._wrong.append(f"`turnout check {org}` does not succeed: {ended.stdout[-1500:]} {ended.stderr[-500:]}")
 
-    async def _watched(self, posting: asyncio.Task[None]) -> None:
+    async def _watched(self, posting: asyncio.Task[None], clock: Clock) -> None:
         """Progress; and an end to posting that never succeeds."""
-        began = time.monotonic()
         while not posting.done():
             await asyncio.wait({posting}, timeout=10)
             self._say(f"{self._poster.accepted} of {len(self._story.webhooks)} webhooks taken")
-            if time.monotonic() - began > self._story.seconds * 1.5 + POSTED_SECONDS:
+            if clock.now > self._story.webhooks[-1].at + POSTED_SECONDS:
                 raise TimeoutError(f"the ingress did not take {len(self._story.webhooks) - self._poster.accepted} webhooks")
 
     # After
@@ -352,10 +358,10 @@ class _Poster:
         self.answers: Counter[str] = Counter()
         self.given_up: list[Webhook] = []
 
-    async def all(self, webhooks: Iterable[Webhook], started: float) -> None:
+    async def all(self, webhooks: Iterable[Webhook], clock: Clock) -> None:
         async with asyncio.TaskGroup() as tasks:
             for webhook in webhooks:
-                await _until(started + webhook.at)
+                await clock.until(webhook.at)
                 tasks.create_task(self._deliver(webhook))
 
     async def _deliver(self, webhook: Webhook) -> None:
@@ -378,10 +384,6 @@ class _Poster:
                 status = "no answer in time" if isinstance(error, TimeoutError) else "connection refused or cut"
         self.answers[f"answered {status}" if status.isdigit() else status] += 1
         return status == "202"
-
-
-async def _until(moment: float) -> None:
-    await asyncio.sleep(max(0.0, moment - time.monotonic()))
 
 
 async def _says(part: Part, pattern: str) -> None:
