@@ -26,7 +26,7 @@ BUILD: Final = HERE.parent.parent / "build" / "kafka"
 HOST: Final = "127.0.0.1"
 RESOLVE_SECONDS: Final = 600
 FORMAT_SECONDS: Final = 60
-READY_SECONDS: Final = 90.0
+READY_SECONDS: Final = 150.0
 STOP_SECONDS: Final = 30.0
 OLDEST_JAVA: Final = 17
 
@@ -107,7 +107,7 @@ class ApacheKafka:
         loop = asyncio.get_running_loop()
         ends = loop.time() + READY_SECONDS
         while True:
-            transport = KafkaTransport(dataclasses.replace(self.client, bootstrap=self.bootstrap, connect_timeout_seconds=1.0))
+            transport = KafkaTransport(dataclasses.replace(self.client, bootstrap=self.bootstrap, connect_timeout_seconds=5.0))
             try:
                 await transport.start()
             except TransportError as error:
