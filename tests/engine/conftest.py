@@ -1,12 +1,13 @@
 """The place where the engine's tests are run; the broker is TURNOUT_TEST_BROKER's."""
 
 import asyncio
+import contextlib
 import pathlib
 from collections.abc import AsyncIterator
 
 import pytest
 
-from pipeline.kafka import KafkaTransport
+from pipeline.kafka import KafkaSettings, KafkaTransport
 from tests import brokers
 from tests.brokers import bootstrap, prefix
 from tests.engine.place import Place, settings
@@ -24,9 +25,16 @@ def partitions() -> int:
 
 @pytest.fixture
 async def place(bootstrap: str, prefix: str, partitions: int, tmp_path: pathlib.Path) -> AsyncIterator[Place]:
-    transport = KafkaTransport(settings(bootstrap, prefix))
+    async with opened(settings(bootstrap, prefix), partitions, tmp_path) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def opened(kafka: KafkaSettings, partitions: int, directory: pathlib.Path) -> AsyncIterator[Place]:
+    """A place with its topics, and what comes out of them followed."""
+    transport = KafkaTransport(kafka)
     await transport.start()
-    made = Place(transport.settings, transport, tmp_path)
+    made = Place(transport.settings, transport, directory)
     try:
         await made.prepare(partitions)
         following = asyncio.create_task(made.follow())

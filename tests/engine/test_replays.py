@@ -1,0 +1,139 @@
+"""Replays: rule 17 of the engine, over a real broker."""
+
+import asyncio
+import dataclasses
+import time
+
+import msgspec
+
+from pipeline.replays import row_key
+from schemas.tables import LaneRow, ReplayRow
+from stages import replay
+from tests.engine.desk import Desk
+from tests.engine.place import FAST, STAGE, Place, Running, told, until
+
+
+async def done_once(place: Place, desk: Desk, count: int) -> None:
+    """So many messages went through live."""
+    await place.send(told(n, org=("acme", "bolt")[n % 2], workspace=f"w{n % 4}", key=f"{n % 10}@x") for n in range(count))
+    running = await place.begin(desk)
+    await place.out(count)
+    await running.stop()
+    desk.calls.clear()
+
+
+async def ask(place: Place, first: int, end: int, **only: str) -> ReplayRow:
+    row = ReplayRow(id=f"r{time.time_ns()}", stage=STAGE, ranges={"0": (first, end)}, at=int(time.time() * 1000), **only)
+    await place.row("controls", row.id, msgspec.json.encode(row))
+    return row
+
+
+def is_done(running: Running, row: ReplayRow) -> bool:
+    return replay.is_done(row, running.tables["lanes"])
+
+
+async def test_a_range_is_run_again_beside_the_live_reading_with_its_mark(place: Place) -> None:
+    """The live cursor never moves back; new messages go on meanwhile, without a mark."""
+    desk = Desk()
+    await done_once(place, desk, 100)
+    async with place.worker(desk) as running:
+        row = await ask(place, 20, 60)
+        await place.send(told(n) for n in range(100, 110))
+        await until(lambda: is_done(running, row))
+        await place.out(110)
+        marked = [int(message.id) for message in desk.calls if message.replay == row.id]
+        assert sorted(marked) == list(range(20, 60))
+        assert sorted(int(message.id) for message in desk.calls if message.replay is None) == list(range(100, 110))
+        for key in range(10):
+            mine = [number for number in marked if number % 10 == key]
+            assert mine == sorted(mine), "in order"
+        commit = (await place.committed())[0]
+        assert commit.offset >= 100
+    desk.calls.clear()
+    async with place.worker(desk) as running:
+        await until(lambda: running.ready)
+        await place.send([told(110)])
+        await place.out(111)
+    assert [message.id for message in desk.calls] == ["110"], "a replay runs once"
+
+
+async def test_a_replay_takes_only_what_it_was_asked_for(place: Place) -> None:
+    desk = Desk()
+    await done_once(place, desk, 100)
+    async with place.worker(desk) as running:
+        row = await ask(place, 0, 100, org="acme", workspace="w2", key="2@x")
+        await until(lambda: is_done(running, row))
+    assert sorted(int(message.id) for message in desk.calls) == [n for n in range(100) if n % 4 == 2 and n % 10 == 2]
+
+
+async def test_a_replay_with_a_blocked_org_in_it_waits_for_that_org_alone(place: Place) -> None:
+    desk = Desk()
+    await done_once(place, desk, 100)
+    desk.down.add("acme")
+    async with place.worker(desk) as running:
+        row = await ask(place, 0, 100)
+        await until(lambda: len({message.id for message in desk.calls}) == 50)
+        assert {message.org for message in desk.calls} == {"bolt"}
+
+        def told_so() -> bool:
+            value = running.tables["lanes"].get(row_key(STAGE, 0, row.id))
+            return value is not None and msgspec.json.decode(value, type=LaneRow).waiting == 100
+
+        await until(told_so)
+        await place.send(told(n, org="bolt", key="live@x") for n in range(100, 105))
+        await place.out(105)
+        assert not is_done(running, row)
+        desk.down.clear()
+        await until(lambda: is_done(running, row))
+    assert sorted(int(message.id) for message in desk.calls if message.replay) == list(range(100)), "each once"
+    assert desk.side_by_side == []
+
+
+async def test_a_replay_survives_a_worker_that_dies_in_the_middle(place: Place) -> None:
+    """The next owner goes on where the last commit says; nothing is left out, and it ends."""
+    desk = Desk()
+    await done_once(place, desk, 400)
+    slow = Desk()
+    slow.slow_seconds[""] = 0.05
+    limits = dataclasses.replace(FAST, batch_messages=10)
+    running = await place.begin(slow, limits)
+    row = await ask(place, 0, 400)
+
+    def partly() -> bool:
+        value = running.tables["lanes"].get(row_key(STAGE, 0, row.id))
+        return value is not None and 0 < msgspec.json.decode(value, type=LaneRow).waiting <= 300
+
+    await until(partly)
+    await running.crash()
+    before = {int(message.id) for message in slow.calls}
+    assert len(before) < 400
+    async with place.worker(desk) as running:
+        await until(lambda: is_done(running, row))
+    after = {int(message.id) for message in desk.calls}
+    assert before | after == set(range(400))
+    assert len(after) <= 320, "what was committed of it is not repeated"
+    assert {message.replay for message in desk.calls} == {row.id}
+
+
+async def test_exclusion_holds_between_live_reading_and_a_replay(place: Place) -> None:
+    desk = Desk()
+    await done_once(place, desk, 50)
+    desk.shut["acme"] = asyncio.Event()
+    async with place.worker(desk, dataclasses.replace(FAST, batch_messages=5)) as running:
+        row = await ask(place, 0, 50)
+        await place.send(told(n, key=f"{n % 10}@x") for n in range(50, 90))
+        await until(lambda: sum(desk.in_flight.values()) >= 5)
+        desk.shut["acme"].set()
+        await until(lambda: is_done(running, row))
+        await place.out(90)
+    assert desk.side_by_side == []
+
+
+async def test_a_replay_of_what_is_no_longer_in_the_log_ends_with_what_is_left(place: Place) -> None:
+    desk = Desk()
+    await done_once(place, desk, 50)
+    await place.delete_records(30)
+    async with place.worker(desk) as running:
+        row = await ask(place, 0, 50)
+        await until(lambda: is_done(running, row))
+    assert sorted(int(message.id) for message in desk.calls) == list(range(30, 50))
