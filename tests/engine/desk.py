@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.errors import LeaseLost
 from pipeline.messages import Message
-from pipeline.outcomes import Batch, Block, Emit, Outcome, Out, Reject, Retry, Wait
+from pipeline.outcomes import Batch, Block, Emit, Out, Outcome, Reject, Retry, Wait
 from schemas.messages import Cause
 
 DOWN = Cause(code="org_down", message="The org does not answer.", hint="Wait.")

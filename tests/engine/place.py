@@ -71,7 +71,9 @@ def settings(bootstrap: str, prefix: str) -> KafkaSettings:
     )
 
 
-def told(number: int, *, org: str = "acme", workspace: str = "w", key: str = "", partition: int = 0, kind: str = "registration", size: int = 0) -> Outgoing:
+def told(
+    number: int, *, org: str = "acme", workspace: str = "w", key: str = "", partition: int = 0, kind: str = "registration", size: int = 0
+) -> Outgoing:
     """The input message of this number; its key is that of a person of its own where none is given."""
     head = headers(
         id=str(number), kind=kind, workspace=workspace, org=org, session="s", event="e", happened_at=0,
@@ -271,7 +273,12 @@ class Place:
 
     @contextlib.asynccontextmanager
     async def worker(
-        self, step: Step, limits: Limits = FAST, *, kafka: KafkaSettings | None = None, around: Callable[[Transport], Transport] | None = None
+        self,
+        step: Step,
+        limits: Limits = FAST,
+        *,
+        kafka: KafkaSettings | None = None,
+        around: Callable[[Transport], Transport] | None = None,
     ) -> AsyncIterator[Running]:
         """A worker in this process, as a member of the group of its own; ended when the block ends, if it was not before."""
         running = await self.begin(step, limits, kafka=kafka, around=around)
@@ -281,7 +288,12 @@ class Place:
             await running.crash()
 
     async def begin(
-        self, step: Step, limits: Limits = FAST, *, kafka: KafkaSettings | None = None, around: Callable[[Transport], Transport] | None = None
+        self,
+        step: Step,
+        limits: Limits = FAST,
+        *,
+        kafka: KafkaSettings | None = None,
+        around: Callable[[Transport], Transport] | None = None,
     ) -> Running:
         transport = KafkaTransport(kafka or self.settings)
         await transport.start()

@@ -6,14 +6,14 @@ import pathlib
 import random
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import anyio
 import msgspec
 
 from pipeline.errors import LeaseLost
 from pipeline.kafka import KafkaSettings, KafkaTransport
-from pipeline.outcomes import Batch, Emit, Out, Outcome, Retry, Block
+from pipeline.outcomes import Batch, Block, Emit, Out, Outcome, Retry, Step
 from pipeline.stage import Limits
 from pipeline.tables import Tables
 from pipeline.worker import Worker
@@ -81,7 +81,7 @@ class Steps:
 
 async def run(arguments: Told) -> None:
     steps = Steps(pathlib.Path(arguments.directory), pathlib.Path(arguments.journal))
-    step: Callable[[Batch], Awaitable[Sequence[Outcome]]] = getattr(steps, arguments.step)
+    step: Step = getattr(steps, arguments.step)
     transport = KafkaTransport(arguments.kafka)
     await transport.start()
     tables = Tables(transport, TABLES)

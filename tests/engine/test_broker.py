@@ -65,5 +65,3 @@ async def test_a_broker_that_is_stopped_for_longer_than_the_session_costs_time_o
             await until(lambda: len(set(place.numbers())) == 100, 60.0)
             await until(lambda: running.ready)
         assert desk.side_by_side == []
-
-

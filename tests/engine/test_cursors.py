@@ -5,18 +5,15 @@ import re
 
 import msgspec
 import pytest
-from aiokafka import TopicPartition
 
 from pipeline import metadata
-from pipeline.errors import TransportError
 from pipeline.records import Commit
-from pipeline.transport import Transport
 from schemas.tables import GroupRow, RecoveryRow
 from stages import cursors
 from tests import brokers
 from tests.engine.conftest import apache_only
 from tests.engine.desk import Desk
-from tests.engine.place import FAST, STAGE, Place, is_whole_runs, told, until
+from tests.engine.place import FAST, STAGE, Place, told, until
 from tests.engine.seam import Seam
 from tests.kafka.apache import ApacheKafka
 

@@ -222,7 +222,9 @@ async def test_soak_all_lanes_fail_then_recover_one_after_another(place: Place) 
     desk = Desk()
     orgs = [f"o{n}" for n in range(8)]
     desk.down |= set(orgs)
-    limits = dataclasses.replace(FAST, resting_messages=100, org_resting_messages=20, org_messages=100, total_messages=400, batch_messages=20)
+    limits = dataclasses.replace(
+        FAST, resting_messages=100, org_resting_messages=20, org_messages=100, total_messages=400, batch_messages=20
+    )
     await place.send(told(n, org=orgs[n % 8], key=f"{n % 400}@x") for n in range(1600))
     async with place.worker(desk, limits) as running:
         most = 0

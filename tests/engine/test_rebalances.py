@@ -53,7 +53,7 @@ async def test_f33_a_partition_that_comes_back_is_committed_again(place: Place) 
     await more()
     for _ in range(2):
         second = await place.begin(two)
-        await until(lambda: second.ready and second.heard.assignments[-1] == 2)
+        await until(lambda second=second: second.ready and second.heard.assignments[-1] == 2)  # type: ignore[misc]
         await more()
         await second.stop()
         await until(lambda: first.heard.assignments[-1] == 4)
