@@ -1,7 +1,9 @@
 """One running product for all flow tests: broker, sandbox orgs and every part, processes of their own. Each test has orgs of its own."""
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 import aiohttp
@@ -10,36 +12,17 @@ import pytest_asyncio
 
 from tests.brokers import bootstrap
 from tests.flow import house as houses
-from tests.flow import processes, watching
+from tests.flow import processes, trouble, watching
 from tests.flow.house import House
-from tests.flow.livestorm import new_id
 from tests.flow.place import Place
 from tests.flow.salesforce import Org
+from tests.flow.tenants import Tenant, moved_in
 from tests.flow.watching import Topics
 
 __all__ = ["bootstrap"]
 
 ORGS: Final = 120
 PLAIN: Final = 80
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Tenant:
-    """One org, and one workspace on it."""
-
-    org: str
-    url: str
-    workspace: str = dataclasses.field(default_factory=lambda: f"ws-{new_id()[:8]}")
-    organization: str = dataclasses.field(default_factory=new_id)
-    secret: str = dataclasses.field(default_factory=new_id)
-
-    def org_table(self, **settings: Any) -> dict[str, Any]:
-        told = {"id": self.org, "login_url": self.url, "flow": "client-credentials", "client_id": "turnout", "client_secret": "sandbox"}
-        return told | settings
-
-    def workspace_table(self, livestorm: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
-        told = {"organization_id": self.organization, "webhook_secret": self.secret} | (livestorm or {})
-        return {"id": self.workspace, "org": self.org, **settings, "livestorm": told}
 
 
 @dataclasses.dataclass(slots=True)
@@ -76,6 +59,19 @@ def plain(house: House, estate: Estate) -> list[Tenant]:
     tenants = [estate.take() for _ in range(PLAIN)]
     house.apply({"org": [one.org_table() for one in tenants], "workspace": [one.workspace_table() for one in tenants]})
     return tenants
+
+
+@pytest.fixture(scope="session")
+def revoked(house: House, plain: list[Tenant]) -> Iterator[Future[None]]:
+    """An org whose token is revoked for a while. Its probes are a minute apart, so this begins with the session and runs beside the other tests."""
+    with ThreadPoolExecutor(1) as own:
+        yield own.submit(asyncio.run, trouble.alone(house, plain.pop(), plain.pop(), "token revoked"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _begun(request: pytest.FixtureRequest) -> None:
+    if any("revoked" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("revoked")
 
 
 @pytest_asyncio.fixture
@@ -116,19 +112,6 @@ def opener(house: House, estate: Estate, topics: Topics, http: aiohttp.ClientSes
         return await moved_in(house, tenant, topics, http)
 
     return open
-
-
-async def moved_in(house: House, tenant: Tenant, topics: Topics, http: aiohttp.ClientSession) -> Place:
-    """The place of a tenant, once the ingress has heard of it."""
-    org = Org(tenant.org, tenant.url, http)
-    place = Place(house, org, tenant.workspace, tenant.organization, tenant.secret, topics, http)
-
-    async def look() -> None:
-        status, told, _ = await place.send(b"{}", signature="")
-        assert status == 401, (status, told)
-
-    await watching.eventually(look)
-    return place
 
 
 @pytest.hookimpl(wrapper=True)

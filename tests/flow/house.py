@@ -29,10 +29,19 @@ class House:
 
     def start(self, parts: Sequence[str], **variables: str) -> Child:
         """Starts these parts as one process, and waits until it says that it runs."""
+        return self.begun(self.begin(parts, **variables))
+
+    def begin(self, parts: Sequence[str], **variables: str) -> Child:
+        """Starts these parts as one process."""
         said = self.folder / f"{'+'.join(parts)[:60]}-{len(self.children)}.log"
         extra = {f"TURNOUT_{name}": value for name, value in variables.items()}
         child = Child(["run", *parts], self.environment | extra, said)
         self.children.append(child)
+        return child
+
+    def begun(self, child: Child) -> Child:
+        """Waits until a process says that it runs, and where it listens."""
+        parts = child.arguments
         child.says(r'"event": "running"')
         if "ingress" in parts:
             self.ingress = "http://" + child.says(r'"address": "([^"]+)", "event": "ingress listens"').group(1)
@@ -41,8 +50,10 @@ class House:
         return child
 
     def stop(self) -> None:
-        """Ends what it started, the last first; every part that ends by SIGTERM has to end well."""
-        codes = [(child, child.stop()) for child in reversed(self.children)]
+        """Ends what it started, all at once; every part that ends by SIGTERM has to end well."""
+        for child in self.children:
+            child.ask_to_stop()
+        codes = [(child, child.stop()) for child in self.children]
         self.children.clear()
         ill = [f"`turnout {' '.join(child.arguments)}` ended with {code}:\n{child.tail()}" for child, code in codes if code not in (0, -9)]
         assert not ill, "\n".join(ill)

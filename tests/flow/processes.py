@@ -23,13 +23,14 @@ class ProcessError(AssertionError):
 
 
 class Child:
-    """One running `turnout …`, with everything that it says in a file."""
+    """One running `turnout …`, with everything that it says in a file. It ends by itself when this process is gone."""
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], said: pathlib.Path) -> None:
         self.arguments, self.said = arguments, said
+        self._asked = False
         with said.open("ab") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "stages.cli", *arguments],
+                [sys.executable, "-m", "stages.cli", *arguments, "--stop-with-stdin"],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -69,10 +70,15 @@ class Child:
         self._process.wait(STOP_SECONDS)
         self._let_go()
 
-    def stop(self) -> int:
-        """SIGTERM: its exit code. One that does not end within the time for two phases is killed, and that is an error."""
-        if self._process.poll() is None:
+    def ask_to_stop(self) -> None:
+        """SIGTERM, once."""
+        if not self._asked and self._process.poll() is None:
+            self._asked = True
             self._process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> int:
+        """Its exit code after SIGTERM. One that does not end within the time for two phases is killed, and that is an error."""
+        self.ask_to_stop()
         try:
             code = self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

@@ -13,8 +13,9 @@ import pytest
 from tests import brokers
 from tests.flow import house as houses
 from tests.flow import livestorm, processes, watching
-from tests.flow.conftest import Estate, Open, moved_in
+from tests.flow.conftest import Estate, Open
 from tests.flow.place import Place
+from tests.flow.tenants import moved_in
 from tests.flow.test_rules_sessions import metric
 from tests.flow.watching import eventually
 from tests.kafka.apache import ApacheKafka
@@ -56,16 +57,15 @@ async def test_f29_bytes_that_are_not_utf8_are_taken_and_told(place: Place) -> N
     assert await metric(place, "turnout_webhooks_total", workspace=place.workspace, outcome="dead_letter") == 1
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"null", b'"x"', b'{"data":null}', b"[" * 5000, b'{"data":{"id":"1"}}', b"\xff\xfe", b"1e999"]
-)
-async def test_f29_whatever_is_rightly_signed_is_taken(place: Place, body: bytes) -> None:
+async def test_f29_whatever_is_rightly_signed_is_taken(place: Place) -> None:
     """A refusal would in the end disable the subscription: each is a dead letter with a cause."""
-    await place.deliver(body)
+    bodies = (b"", b"{", b"[]", b"null", b'"x"', b'{"data":null}', b"[" * 5000, b'{"data":{"id":"1"}}', b"\xff\xfe", b"1e999")
+    for body in bodies:
+        await place.deliver(body)
     await place.settled()
-    [letter] = place.dead_letters()
-    assert letter["causes"][0]["message"]
-    assert letter["stage"] == "ingress"
+    letters = place.dead_letters()
+    assert {base64.b64decode(letter.get("message", "")) for letter in letters} == set(bodies)
+    assert all(letter["causes"][0]["message"] and letter["stage"] == "ingress" for letter in letters)
 
 
 async def test_f31_too_old_is_told_apart_from_wrong_and_the_tolerance_is_a_setting(place: Place, opened: Open) -> None:

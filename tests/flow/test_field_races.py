@@ -10,8 +10,9 @@ import pytest
 
 from tests.flow import house as houses
 from tests.flow import watching
-from tests.flow.conftest import Estate, moved_in
+from tests.flow.conftest import Estate
 from tests.flow.house import House
+from tests.flow.tenants import moved_in
 
 WORKERS = 3
 
@@ -20,9 +21,8 @@ WORKERS = 3
 def three(bootstrap: str, tmp_path: Path) -> Iterator[House]:
     """A house of its own: an ingress, and three processes of every stage."""
     with houses.built(bootstrap, tmp_path) as house:
-        house.start(("ingress", "console"))
-        for _ in range(WORKERS):
-            house.start(houses.STAGES)
+        for child in [house.begin(("ingress", "console")), *(house.begin(houses.STAGES) for _ in range(WORKERS))]:
+            house.begun(child)
         yield house
 
 

@@ -50,11 +50,18 @@ def heard(record: Any, prefix: str) -> Heard:
         record.topic.removeprefix(f"{prefix}."),
         record.partition,
         record.offset,
-        (record.key or b"").decode(),
-        {name: value.decode() for name, value in record.headers},
-        json.loads(raw) if raw else None,
+        (record.key or b"").decode(errors="backslashreplace"),
+        {name: value.decode(errors="backslashreplace") for name, value in record.headers},
+        _decoded(raw),
         raw,
     )
+
+
+def _decoded(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return None
 
 
 class Topics:
