@@ -64,9 +64,13 @@ class Dispatcher:
         self._group: anyio.abc.TaskGroup | None = None
         self._stopping = False
         self.board = Board(self._now, random.random, stage.limits.probing)
+        self._going: set[Ledger[Entry]] = set()
+        """Of partitions that are being let go of."""
         self.held = 0
         self.held_bytes = 0
         self._tally = Tally()
+        self._touched: dict[str, Line] = {}
+        """Lines that took messages in since the last turn of the loop."""
         self.running_messages = 0
         self.last_progress = 0.0
         """When a batch ended last, or work began after there was none: loop time."""
@@ -174,7 +178,15 @@ class Dispatcher:
         self.held += 1
         self.held_bytes += entry.size
         line.add(entry)
-        self._consider(line)
+        if not self._touched:
+            asyncio.get_running_loop().call_soon(self._consider_touched)
+        self._touched[line.org] = line
+
+    def _consider_touched(self) -> None:
+        """Once for all that was taken in between two awaits, not for each message."""
+        touched, self._touched = self._touched, {}
+        for line in touched.values():
+            self._consider(line)
 
     # -- forming batches ----------------------------------------------------------------------------
 
@@ -292,6 +304,9 @@ class Dispatcher:
             owners += [entry] * len(new)
             if isinstance(outcome, (Emit, Drop, Reject)):
                 done.append((entry, outcome))
+            elif entry.ledger in self._going:
+                # Its partition is being let go of: nothing of it starts again here, the next owner finds it unfinished.
+                self._let_go(line, entry)
             elif isinstance(outcome, Retry):
                 self._retry(line, entry, outcome)
             elif isinstance(outcome, Wait):
@@ -319,6 +334,8 @@ class Dispatcher:
     def _records(self, entry: Entry, outcome: Outcome, now_ms: int) -> list[Outgoing]:
         if isinstance(outcome, (Emit, Drop, Reject)):
             return records_of(self._stage.name, entry.message, outcome, now_ms)
+        if entry.ledger in self._going:
+            return []
         if isinstance(outcome, Block):
             return [row_record(row) for row in outcome.rows]
         if isinstance(outcome, Wait) and entry.asked != (asked := (outcome.table, outcome.key, outcome.seen)):
@@ -529,6 +546,7 @@ class Dispatcher:
 
     def forget_idle(self, ledgers: Sequence[Ledger[Entry]]) -> None:
         """The partitions are going: what is held of them and not in flight is worked on no more. The ledgers still know it as unfinished."""
+        self._going.update(ledgers)
         for ledger in ledgers:
             for held in ledger.unfinished.values():
                 if held.body.state not in (State.RUNNING, State.GONE):
@@ -536,6 +554,7 @@ class Dispatcher:
 
     def forget(self, ledgers: Sequence[Ledger[Entry]]) -> None:
         """The partitions are gone: nothing of them is held any more; what is in flight will find its entry gone."""
+        self._going.difference_update(ledgers)
         for ledger in ledgers:
             for held in ledger.unfinished.values():
                 if held.body.state is not State.GONE:
