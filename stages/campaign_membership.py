@@ -216,15 +216,12 @@ class CampaignMembership:
         queries = [*_member_queries(scene.describe, groups), *_status_queries(groups)]
         rows = [row for rows in await read(scene.door, queries, MEMBER) for row in rows]
         labels: dict[str, list[str]] = {}
-        members: dict[str, list[Record]] = {}
         for row in rows:
-            campaign = full_id(row["CampaignId"])
             if "Label" in row:
-                labels.setdefault(campaign, []).append(str(row["Label"]))
-            else:
-                members.setdefault(campaign, []).append(row)
+                labels.setdefault(full_id(row["CampaignId"]), []).append(str(row["Label"]))
+        members = _Members(row for row in rows if "Label" not in row)
         for group in groups:
-            group.held = _held(group, members.get(group.campaign, ()))
+            group.held = members.of(group)
             group.labels = tuple(labels.get(group.campaign, ()))
 
     def _ask_for_campaigns(self, scene: _Scene, groups: Sequence[Group]) -> None:
@@ -426,12 +423,23 @@ def _give(scene: _Scene, group: Group, outcome: Outcome) -> None:
         scene.made.give(message, outcome)
 
 
-def _held(group: Group, members: Sequence[Record]) -> Record | None:
-    """The member that is this person; where a converted Lead's member stands beside the Contact's, the Contact's."""
-    own = "ContactId" if group.person.object == people.CONTACT else "LeadId"
-    mine = [row for row in members if row.get(own) and full_id(row[own]) == group.person.id]
-    former = [row for row in members if row.get("LeadId") and full_id(row["LeadId"]) in group.origins]
-    return next(iter([*mine, *former]), None)
+class _Members:
+    """Members that were read, found by Campaign and person: each row is looked at once, however many ask."""
+
+    def __init__(self, rows: Iterable[Record]) -> None:
+        self._rows: dict[tuple[str, str, str], Record] = {}
+        for row in rows:
+            campaign = full_id(row["CampaignId"])
+            for name in ("ContactId", "LeadId"):
+                if row.get(name):
+                    self._rows.setdefault((campaign, name, full_id(row[name])), row)
+
+    def of(self, group: Group) -> Record | None:
+        """The member that is this person; where a converted Lead's member stands beside the Contact's, the Contact's."""
+        own = "ContactId" if group.person.object == people.CONTACT else "LeadId"
+        places = [(own, group.person.id), *(("LeadId", former) for former in sorted(group.origins))]
+        found = (self._rows.get((group.campaign, name, id)) for name, id in places)
+        return next((row for row in found if row is not None), None)
 
 
 def _doubtful(groups: Sequence[Group], members: Sequence[Record] | None) -> set[int]:
@@ -439,8 +447,9 @@ def _doubtful(groups: Sequence[Group], members: Sequence[Record] | None) -> set[
     silently gives the Campaign's default. Where nothing was read, what the table says of the labels is believed.
     """
     doubtful: set[int] = set()
-    for group in groups if members is not None else ():
-        held = _held(group, [row for row in members or () if full_id(row["CampaignId"]) == group.campaign])
+    known = _Members(members or ())
+    for group in groups:
+        held = known.of(group)
         wanted = group.cases[0].written.get("Status")
         if held is not None and held.get("Status") != wanted:
             doubtful.add(id(group))
