@@ -113,7 +113,7 @@ class Host:
         while not self.healthy(service):
             assert self.running[service].poll() is None, f"{service} ended:\n{self.said(service)}"
             assert time.monotonic() < ends, f"{service} is not healthy:\n{self.said(service)}"
-            time.sleep(0.5)
+            time.sleep(1.0)
 
     def run(self, service: str, *words: str) -> subprocess.CompletedProcess[str]:
         """`docker compose run --rm SERVICE WORDS`, or the service's own command."""
