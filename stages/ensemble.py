@@ -46,7 +46,8 @@ async def _start(environment: Environment, supervisor: Supervisor, embedded: boo
         await supervisor.start(
             installation.broker(_broker_port(environment), data_dir or platformdirs.user_data_path("turnout") / "broker")
         )
-    for change in await topics.apply(parts.kafka(environment), parts.topic_specs(environment)):
+    settings = parts.kafka(environment)
+    for change in await topics.apply(installation.patient(settings) if embedded else settings, parts.topic_specs(environment)):
         log.info("topic", change=str(change))
     stem = installation.instance(environment.instance)
     # Each part listens on a port of its own: a port that is set can be had by one of them only, which no setting of `up` can mean.

@@ -1,6 +1,7 @@
 """What `up` and `demo` run: the command lines of the parts, free ports for them, and how to tell that they are ready. Starts nothing itself."""
 
 import contextlib
+import dataclasses
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Final
 import aiohttp
 import anyio
 
+from pipeline.kafka import KafkaSettings
 from stages.environment import Address
 from stages.errors import TurnoutError
 from stages.supervisor import Child
@@ -48,6 +50,11 @@ def part(name: str, instance: str, metrics: Address | None, environment: Mapping
 def instance(given: str | None) -> str:
     """The stem of the parts' static names: the one that was given, else one of this start alone."""
     return given or f"up-{secrets.token_hex(4)}"
+
+
+def patient(settings: KafkaSettings) -> KafkaSettings:
+    """For a broker that was started a moment ago, on a machine that may be busy."""
+    return dataclasses.replace(settings, connect_timeout_seconds=READY_SECONDS)
 
 
 def free_ports(count: int) -> list[int]:

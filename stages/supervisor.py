@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import anyio
 import structlog
 
 from stages.errors import TurnoutError
@@ -107,7 +108,9 @@ class Supervisor:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.stop()
+        # Also where everything around is cancelled: children never outlive their supervisor.
+        with anyio.CancelScope(shield=True):
+            await self.stop()
         if self._failure is not None and not self._failure.done():
             self._failure.cancel()
         elif self._failure is not None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anyio
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -41,16 +40,17 @@ def demo(registrants: int, once: bool, log_file: Path | None, as_json: bool) -> 
     stays = sys.stdout.isatty() and not once and not as_json
 
     async def stay(report: "Report", console: str) -> None:
+        shown.end()
         if as_json:
             output.document(report)
         else:
             _tell(report)
         if stays:
             click.echo(f"\nThe console is at {console}  (Ctrl-C ends the demo)")
-            await anyio.sleep_forever()
+            await start.until_signal()
 
     with _sink(log_file) as sink, _Shown() as shown:
-        report = start.asynchronously(Performance(registrants, given, shown, sink).run, stay)
+        report = start.interruptibly(Performance(registrants, given, shown, sink).run, stay)
     return 0 if report.ok else 1
 
 
@@ -70,6 +70,10 @@ class _Shown:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Takes the bars away; more than once does no harm."""
         self._bars.stop()
 
     def say(self, what: str) -> None:

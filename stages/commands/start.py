@@ -56,8 +56,29 @@ def until_stopped(function: Callable[[*A], Awaitable[Any]], *arguments: *A) -> i
     return asynchronously(run)
 
 
-async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
+def interruptibly(function: Callable[[*A], Awaitable[T]], *arguments: *A) -> T:
+    """Runs it in an event loop of its own. SIGTERM and SIGINT cancel it, so that it clears up, and then raise KeyboardInterrupt."""
+    results: list[T] = []
+
+    async def run() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
+            results.append(await function(*arguments))
+            tasks.cancel_scope.cancel()
+
+    asynchronously(run)
+    if not results:
+        raise KeyboardInterrupt
+    return results[0]
+
+
+async def until_signal() -> None:
+    """Returns at the next SIGTERM or SIGINT."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
-            scope.cancel()
             return
+
+
+async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
+    await until_signal()
+    scope.cancel()

@@ -148,7 +148,7 @@ class Performance:
             seed.write_bytes(msgspec.json.encode(org.seed))
             children.append(installation.sandbox_org(org.id, _port(house.orgs[org.id]), seed))
         await supervisor.start(*children)
-        await topics.apply(parts.kafka(house.environment), parts.topic_specs(house.environment))
+        await topics.apply(installation.patient(parts.kafka(house.environment)), parts.topic_specs(house.environment))
         async with anyio.create_task_group() as group:
             for id, switches in orgs.items():
                 group.start_soon(_furnish, switches, season.rules(id))
