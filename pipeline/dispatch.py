@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 _STILL_SECONDS = 0.05
 """Nothing ended for so long: nothing flows."""
-_FLOWS_SECONDS = 1.0
+_FLOWS_SECONDS = 3.0
 """An org of which nothing ended for so long does not flow."""
 
 RESCUE = "rescue"

@@ -32,7 +32,21 @@ class Verdict(Enum):
 class Lag:
     """One lagging lane. Only `read`, `following` and the counts are the ledger's; the rest says why, for people and for the sweep."""
 
-    __slots__ = ("at_least", "behind", "cause", "following", "key", "mend", "name", "oldest_ms", "passed", "read", "since_ms", "state", "wake")
+    __slots__ = (
+        "at_least",
+        "behind",
+        "cause",
+        "following",
+        "key",
+        "mend",
+        "name",
+        "oldest_ms",
+        "passed",
+        "read",
+        "since_ms",
+        "state",
+        "wake",
+    )
 
     def __init__(self, key: LaneKey, read: int, oldest_ms: int) -> None:
         self.key = key
@@ -83,6 +97,8 @@ class Ledger(Generic[T]):
         self._forgotten: dict[LaneKey, tuple[int, int]] = {}
         """Per org, from where to where finished offsets were forgotten; until no lane can come back there, what is remembered above does not count."""
         self._remembered = remembered
+        self._lowest: tuple[tuple[int, int, int], dict[LaneKey | None, Cursor]] = ((-1, 0, 0), {})
+        """The lowest held, by lane, as of some state."""
         self._jumbled = False
         """The first of `unfinished` may not be the lowest."""
         for key, cursor in (progress.cursors if progress else {}).items():
@@ -331,13 +347,23 @@ class Ledger(Generic[T]):
 
     def _lowest_held(self) -> dict[LaneKey | None, Cursor]:
         """Per lagging lane (None: no lane) the lowest offset held in memory."""
-        lowest: dict[LaneKey | None, Cursor] = {}
+        state = (self.changes, len(self.unfinished), len(self.lagging))
+        if self._lowest[0] != state:
+            self._lowest = state, {key: Cursor(held.offset, held.timestamp_ms) for key, held in self._lowest_by_lane().items()}
+        return self._lowest[1]
+
+    def _lowest_by_lane(self) -> dict[LaneKey | None, Held[T]]:
+        orgs = {key[:ORG_BYTES] for key in self.lagging}
+        lowest: dict[LaneKey | None, Held[T]] = {}
         for held in self.unfinished.values():
-            lag = self.owner(held.key)
-            key = None if lag is None else lag.key
+            key: LaneKey | None = None
+            # Most messages are of orgs of which nothing lags.
+            if orgs and (held.key[:ORG_BYTES] in orgs or held.key[:BUCKET_BYTES] in orgs):
+                lag = self.owner(held.key)
+                key = None if lag is None else lag.key
             known = lowest.get(key)
             if known is None or held.offset < known.offset:
-                lowest[key] = Cursor(held.offset, held.timestamp_ms)
+                lowest[key] = held
         return lowest
 
     def _lowest_free(self, held: Mapping[LaneKey | None, Cursor]) -> int:

@@ -65,9 +65,7 @@ CALL_SECONDS = 0.2
 def steady(seed: int, *, beside: str) -> Plan:
     """Healthy orgs that send all the time, each call taking as long; beside them nothing, orgs that are down, hang, or send a crowd at once."""
     draw = random.Random(f"{seed} healthy")
-    drawn = [
-        Letter(draw.uniform(0, 60), "", draw.choice(HEALTHY), "w0", "w0s0", f"p{draw.randrange(500)}@example.com") for _ in range(1_500)
-    ]
+    drawn = [Letter(draw.uniform(0, 60), "", draw.choice(HEALTHY), "w0", "w0s0", f"p{draw.randrange(500)}@example.com") for _ in range(800)]
     other = random.Random(f"{seed} beside")
     blocked: dict[str, list[Window]] = {}
     slow: dict[str, Window] = {}
@@ -75,14 +73,14 @@ def steady(seed: int, *, beside: str) -> Plan:
         troubled_orgs = [f"troubled{number}" for number in range(5)]
         drawn += [
             Letter(other.uniform(0, 60), "", other.choice(troubled_orgs), "w0", "w0s0", f"p{other.randrange(500)}@example.com")
-            for _ in range(500)
+            for _ in range(300)
         ]
         if beside != "hanging":
             blocked = {org_lane(org): [Window(0, 50)] for org in troubled_orgs[:3]}
         if beside != "down":
             slow = {org: Window(0, 50, 25.0) for org in troubled_orgs[3:]}
     if beside in ("crowd", "all"):
-        drawn += [Letter(10 + other.random(), "", "crowd", "w0", "w0s0", f"p{number}@example.com") for number in range(2_000)]
+        drawn += [Letter(10 + other.random(), "", "crowd", "w0", "w0s0", f"p{number}@example.com") for number in range(1_500)]
     drawn.sort(key=lambda letter: letter.at)
     numbered = [Letter(each.at, str(number), each.org, each.workspace, each.session, each.key) for number, each in enumerate(drawn, 1)]
     return Plan(seed, 4, numbered, blocked=blocked, slow=slow, call_seconds=(CALL_SECONDS, CALL_SECONDS), jitter_seconds=0.0)
