@@ -101,8 +101,10 @@ async def _look(door: OrgDoor, org: Org, addresses: Mapping[str, Sequence[str]],
     }
     followed = dict(contacts)
     followed.update(await _follow(door, sorted(missing - _needless(addresses, contacts, leads)), contact_fields, contact))
-    seen = _Seen(list(contacts.values()), list(leads.values()), followed, keys)
-    sightings = ((address, choose(address, seen)) for address in addresses)
+    contacts_of, leads_of = _by_address(contacts.values(), keys[CONTACT]), _by_address(leads.values(), keys[LEAD])
+    sightings = (
+        (address, choose(address, _Seen(contacts_of.get(address, ()), leads_of.get(address, ()), followed, keys))) for address in addresses
+    )
     return {address: sighting for address, sighting in sightings if sighting is not None}
 
 
@@ -205,6 +207,16 @@ def _where(name: str, chunk: Sequence[str], addresses: Mapping[str, Sequence[str
 def _key_field(describe: Describe, org: Org) -> str | None:
     field = describe.field(org.person_key_field) if org.person_key_field else None
     return field.name if field is not None and field.filterable else None
+
+
+def _by_address(records: Iterable[Record], key: str | None) -> dict[str, list[Record]]:
+    """The records by the addresses under which they may be chosen: each is looked at once, however many addresses a batch has."""
+    rows: dict[str, list[Record]] = {}
+    for record in records:
+        told = (record.get(name) for name in ("Email", key) if name is not None)
+        for address in {canonical_email(one) for one in told if isinstance(one, str)}:
+            rows.setdefault(address, []).append(record)
+    return rows
 
 
 def _has_key(record: Mapping[str, Any], address: str, key: str | None) -> bool:
