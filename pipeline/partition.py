@@ -23,6 +23,7 @@ class Partition:
         self.number = number
         self.ledger = ledger
         self.hand_over = False
+        self.live_turn = True
         self.closing = False
         self.replays: dict[str, Replay] = {}
         """By id: those that are under way here."""

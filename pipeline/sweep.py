@@ -41,6 +41,8 @@ class Swept(Protocol):
     ledger: Ledger[Entry]
     hand_over: bool
     """While True, live reading of this partition pauses."""
+    live_turn: bool
+    """Live reading has had a turn since the last hand-over: lanes that are probed again and again must not keep it out."""
 
     @property
     def is_held(self) -> bool:
@@ -129,7 +131,10 @@ class Sweep:
             self._reader.assign({(self._topic, partition.number): position})
         while partition.is_held and not self._dispatcher.full and (active := self._ready(partition, position)):
             started = anyio.current_time()
-            partition.hand_over = ledger.main - position <= _HAND_OVER_WITHIN
+            if ledger.main - position > _HAND_OVER_WITHIN:
+                partition.hand_over = False
+            elif partition.live_turn:
+                partition.hand_over, partition.live_turn = True, False
             if position < ledger.main:
                 if not fetched:
                     try:

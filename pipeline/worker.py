@@ -359,6 +359,8 @@ class Worker:
                 log.warning("the log can't be read now", stage=self.stage.name, error=str(error))
                 await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
                 continue
+            for partition in self._partitions.values():
+                partition.live_turn |= not partition.hand_over and not partition.stashed
             for number, records in fetched.items():
                 reading = self._partitions.get(number)
                 if reading is not None and records:

@@ -86,6 +86,19 @@ async def test_a_blocked_org_is_probed_with_one_batch_and_comes_back_by_itself(p
     assert len(place.numbers()) == 400
 
 
+async def test_lanes_that_are_probed_all_the_time_do_not_keep_live_reading_out(place: Place) -> None:
+    """The sweep meets the main cursor again and again for 20 orgs that are down; each time live reading has its turn in between."""
+    desk = Desk()
+    desk.down |= {f"down{n}" for n in range(20)}
+    await place.send(told(n, org=f"down{n % 20}", size=16_000) for n in range(200))
+    async with place.worker(desk):
+        for n in range(200, 205):
+            probes = len(desk.runs)
+            await until(lambda probes=probes: len(desk.runs) > probes + 10)  # type: ignore[misc]
+            await place.send([told(n, org="up")])
+            await place.out(n - 199)
+
+
 async def test_waits_end_with_the_row_also_for_those_beyond_the_budget(place: Place) -> None:
     """60 wait, 10 have room: the others go back to the log; the row that wakes them is made by a message behind them (rule 3)."""
     desk = Desk()
