@@ -1,7 +1,6 @@
 """What every test gets: logs that go through pytest, and an environment without Turnout's variables."""
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -9,8 +8,7 @@ from stages.environment import NAMES
 
 
 @pytest.fixture(autouse=True)
-def _no_variables_of_ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_variables_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own settings never reach a test; TURNOUT_TEST_* chooses the broker and stays."""
     for name in NAMES & set(os.environ):
         monkeypatch.delenv(name)
-    yield

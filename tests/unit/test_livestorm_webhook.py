@@ -113,7 +113,9 @@ def test_an_address_that_is_only_in_the_answers_is_the_key() -> None:
     assert taken(body).key == "only@fields.example"
 
 
-@pytest.mark.parametrize("address", ["siobhan.o'keefe@harbour.example", "100%off@mill.example", "jörg..weiss@fluss.example", "a+b@c.d.example"])
+@pytest.mark.parametrize(
+    "address", ["siobhan.o'keefe@harbour.example", "100%off@mill.example", "jörg..weiss@fluss.example", "a+b@c.d.example"]
+)
 def test_whether_an_odd_address_is_good_is_for_the_org_to_say(address: str) -> None:
     assert taken(person(email=address)).key == address
 
