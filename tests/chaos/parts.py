@@ -12,6 +12,7 @@ from typing import Final
 from tests.flow import watching
 from tests.flow.processes import Child
 
+RUNNING: Final = r'"event": "(running)"'
 LOOK_SECONDS: Final = 0.1
 STOP_SECONDS: Final = 90.0
 """For a stop in two phases: its own deadline is 60 s."""
@@ -106,7 +107,9 @@ class Part:
             child.kill()
         if self._closing:
             child.kill()
-        if child.code not in (0, -signal.SIGKILL):
+        # Before it runs there is nothing to stop in two phases: the signal may then end it at once.
+        well = (0, -signal.SIGKILL) if self.told(RUNNING) else (0, -signal.SIGKILL, -signal.SIGTERM)
+        if child.code not in well:
             self.wrong.append(f"{self.name} ended with {child.code} after SIGTERM: {_gist(child)}")
 
     def _signal(self, number: int) -> None:

@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from tests import brokers
 from tests.chaos import sabotage, story, truth
 from tests.chaos.clock import Clock
-from tests.chaos.parts import Part, free_address
+from tests.chaos.parts import RUNNING, Part, free_address
 from tests.chaos.report import Report
 from tests.chaos.sabotage import Act, Spell
 from tests.chaos.story import Story, Webhook, Workspace
@@ -141,7 +141,7 @@ class _Run:
         keepers = [asyncio.create_task(part.keep(), name=part.name) for part in self._parts.values()]
         try:
             for part in self._parts.values():
-                await watching.eventually(lambda part=part: _says(part, r'"event": "(running)"'), processes.READY_SECONDS)  # type: ignore[misc]
+                await watching.eventually(lambda part=part: _says(part, RUNNING), processes.READY_SECONDS)  # type: ignore[misc]
             yield
         finally:
             await asyncio.gather(*(part.close() for part in self._parts.values()))
