@@ -171,14 +171,14 @@ async def test_what_was_finished_above_a_cursor_is_not_done_again_by_the_sweep(p
 
 
 async def test_f43_with_every_org_down_memory_is_flat_and_all_is_done_in_order_afterwards(place: Place) -> None:
-    """2,400 messages of 16 kB, 38 MB, in a process whose bounds allow 4 MB: the second half costs nothing more. Then the orgs come back."""
-    limits = dataclasses.replace(FAST, total_messages=1000, total_bytes=4 * 1024 * 1024, org_messages=250, resting_messages=200)
+    """5,000 messages of 2 kB in a process whose bounds allow 1 MB: after the first 1,000 the others cost nothing more. Then the orgs come back."""
+    limits = dataclasses.replace(FAST, total_messages=1000, total_bytes=1024 * 1024, org_messages=250, resting_messages=200)
     worker = place.process("until_up", limits)
 
     async def backlog(first: int, end: int) -> int:
         """The process's greatest memory once it has passed all of it over."""
-        for start in range(first, end, 500):
-            await place.send(told(n, org=f"down{n % 20}", key=f"{n % 500}@x", size=16_000) for n in range(start, min(end, start + 500)))
+        for start in range(first, end, 1000):
+            await place.send(told(n, org=f"down{n % 20}", key=f"{n % 500}@x", size=2_000) for n in range(start, min(end, start + 1000)))
 
         async def passed_over() -> bool:
             commit = (await place.committed()).get(0)
@@ -187,12 +187,12 @@ async def test_f43_with_every_org_down_memory_is_flat_and_all_is_done_in_order_a
         await until(passed_over, 60.0)
         return worker.peak_kib()
 
-    half = await backlog(0, 1200)
-    whole = await backlog(1200, 2400)
-    assert whole - half < 12 * 1024, f"{half} KiB, then {whole} KiB"
+    first = await backlog(0, 1000)
+    whole = await backlog(1000, 5000)
+    assert whole - first < 8 * 1024, f"{first} KiB, then {whole} KiB"
     assert whole < 150 * 1024
     place.gate("up")
-    await until(lambda: len(set(place.numbers())) == 2400, 60.0)
+    await until(lambda: len(set(place.numbers())) == 5000, 60.0)
     assert worker.peak_kib() < 150 * 1024
     in_order(place)
 
