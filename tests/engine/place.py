@@ -301,8 +301,9 @@ class Place:
             try:
                 async with anyio.create_task_group() as tasks:
                     await tasks.start(tables.run)
-                    tasks.start_soon(_told, started)
-                    await worker.run()
+                    async with anyio.create_task_group() as work:
+                        await work.start(worker.run)
+                        started.set_result(None)
                     tasks.cancel_scope.cancel()
             finally:
                 await transport.stop()
@@ -375,11 +376,6 @@ class Process:
         """Its greatest resident memory so far."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-
-
-async def _told(started: asyncio.Future[None]) -> None:
-    if not started.done():
-        started.set_result(None)
 
 
 async def until(holds: Callable[[], bool | Awaitable[bool]], seconds: float = PATIENCE_SECONDS) -> None:
