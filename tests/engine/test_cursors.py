@@ -379,6 +379,7 @@ async def test_what_was_committed_is_kept_where_a_reset_does_not_reach_it(place:
     desk = Desk()
     await behind_a_lane_that_is_down(place, desk)
     async with place.worker(desk) as running:
+        await until(lambda: running.ready)
         value = running.tables["lanes"].get(f"{STAGE}|0|group")
         assert value is not None
         row = msgspec.json.decode(value, type=GroupRow)
