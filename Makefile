@@ -51,10 +51,6 @@ format: $(VENV)/.dev ## put the code into its form
 bench: $(VENV)/.dev ## the numbers of the README
 	$(PY) -m tests.bench $(ARGS)
 
-.PHONY: soak
-soak: $(VENV)/.dev ## load for MINUTES minutes, memory and lag watched
-	$(PY) -m tests.bench.soak --minutes $(MINUTES) --seed $(SEED) $(ARGS)
-
 .PHONY: chaos
 chaos: $(VENV)/.dev ## kills and faults for MINUTES minutes from SEED, the outcome checked
 	$(PY) -m tests.chaos --minutes $(MINUTES) --seed $(SEED) $(ARGS)

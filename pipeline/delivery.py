@@ -122,19 +122,23 @@ async def deliver(
     too_large: Callable[[int], Sequence[Outgoing]],
     random: Callable[[], float],
     replaced: Callable[[], None],
-) -> Sequence[Ack]:
-    """Writes the records, again and again from memory and in order, until they are acknowledged.
+) -> Sequence[tuple[Outgoing, Ack]]:
+    """Writes the records, again and again from memory and in order, until they are acknowledged; gives what was written, and where.
 
-    `too_large(index)` gives what goes in place of a record that its topic doesn't take (the index is that of the list given).
+    `too_large(index)` gives what goes in place of a record that its topic doesn't take; the index is that of the list given.
     """
+    origins = list(range(len(records)))
     pending = list(records)
     sending: Awaitable[Sequence[Ack]] = writer.send(pending)
     attempt = 0
     while True:
         try:
-            return await sending
+            return list(zip(pending, await sending, strict=True))
         except RecordTooLarge as error:
-            pending[error.index : error.index + 1] = too_large(error.index)
+            place = error.index
+            instead = too_large(origins[place])
+            pending[place : place + 1] = instead
+            origins[place : place + 1] = [origins[place]] * len(instead)
         except WriteError as error:
             attempt += 1
             replaced()

@@ -353,14 +353,14 @@ class Dispatcher:
             )
             return records_of(self._stage.name, owners[index].message, Reject((cause,)), self._now_ms())
 
-        acks = await deliver(
+        written = await deliver(
             self._writer,
             records,
             too_large=too_large,
             random=random.random,
             replaced=lambda: self._observer.incident(self._stage.name, "write_failed", 1),
         )
-        for record, ack in zip(records, acks, strict=False):
+        for record, ack in written:
             if record.topic in self._tables and record.key is not None:
                 self._tables[record.topic].written(record.key.decode(), record.value, ack.offset)
 

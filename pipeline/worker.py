@@ -564,9 +564,9 @@ class Worker:
         if not rows:
             return
         records = [Outgoing(LANES, key.encode(), value) for key, value in rows.items()]
-        acks = await deliver(self._writer, records, too_large=lambda index: (), random=self._random, replaced=lambda: None)
-        for (key, value), ack in zip(rows.items(), acks, strict=True):
-            self._tables[LANES].written(key, value, ack.offset)
+        written = await deliver(self._writer, records, too_large=lambda index: (), random=self._random, replaced=lambda: None)
+        for record, ack in written:
+            self._tables[LANES].written((record.key or b"").decode(), record.value, ack.offset)
 
     # -- telling ------------------------------------------------------------------------------------
 

@@ -46,6 +46,8 @@ log = structlog.get_logger()
 PARTS: Final = ("ingress", *flow.STAGES, "console")
 """What `turnout run` takes."""
 
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
 _INGRESS_TABLES: Final = ("workspaces",)
 
 
@@ -81,6 +83,11 @@ def _text(path: object) -> str | None:
 
 async def run_parts(environment: Environment, parts: Sequence[str]) -> None:
     """Runs these parts until SIGTERM or SIGINT. Raises TransportError, TopicsNotReady, PortInUse with a line that says how to mend it."""
+    with Stopping() as stopping, stopping.startup:
+        await _run_parts(environment, parts, stopping)
+
+
+async def _run_parts(environment: Environment, parts: Sequence[str], stopping: "Stopping") -> None:
     settings = kafka(environment)
     problems = [problem for problem in await topics.check(settings, topic_specs(environment)) if problem.severity == "error"]
     if problems:
@@ -89,10 +96,38 @@ async def run_parts(environment: Environment, parts: Sequence[str]) -> None:
     transport = KafkaTransport(settings)
     await transport.start()
     try:
-        await _Process(environment, transport, parts).run()
+        await _Process(environment, transport, parts).run(stopping)
     finally:
         with anyio.CancelScope(shield=True):
             await transport.stop()
+
+
+class Stopping:
+    """SIGTERM and SIGINT from the first moment on: before the parts run they end the start, afterwards they are waited for."""
+
+    def __init__(self) -> None:
+        self.startup = anyio.CancelScope()
+        self._asked = asyncio.Event()
+        self._started = False
+
+    async def asked(self) -> None:
+        """The parts run: from here on a signal asks for the two-phase stop."""
+        self._started = True
+        await self._asked.wait()
+
+    def __enter__(self) -> "Stopping":
+        for number in _SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in _SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    def _ask(self) -> None:
+        self._asked.set()
+        if not self._started:
+            self.startup.cancel()
 
 
 class _Process:
@@ -109,28 +144,20 @@ class _Process:
         self._troubles: list[Callable[[], str | None]] = []
         self._name = f"{socket.gethostname()}:{os.getpid()}"
 
-    async def run(self) -> None:
-        stopping = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopping.set)
-        try:
-            async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
-                await self._writer.start()
-                stack.push_async_callback(self._writer.stop)
-                await tasks.start(self._tables.run)
-                await self._start_servers(stack)
-                await self._start_workers(tasks, stack)
-                log.info("running", parts=list(self._parts))
-                await stopping.wait()
-                log.info("stopping: what is in flight is finished first")
-                async with anyio.create_task_group() as stops:
-                    for worker in self._workers:
-                        stops.start_soon(worker.stop)
-                tasks.cancel_scope.cancel()
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+    async def run(self, stopping: "Stopping") -> None:
+        async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+            await self._writer.start()
+            stack.push_async_callback(self._writer.stop)
+            await tasks.start(self._tables.run)
+            await self._start_servers(stack)
+            await self._start_workers(tasks, stack)
+            log.info("running", parts=list(self._parts))
+            await stopping.asked()
+            log.info("stopping: what is in flight is finished first")
+            async with anyio.create_task_group() as stops:
+                for worker in self._workers:
+                    stops.start_soon(worker.stop)
+            tasks.cancel_scope.cancel()
 
     def _trouble(self) -> str | None:
         return next((reason for trouble in self._troubles if (reason := trouble()) is not None), None)
@@ -204,8 +231,9 @@ class _Process:
             return
         row = msgspec.json.encode(change(known))
         records = [Outgoing("orgs", org.encode(), row)]
-        acks = await deliver(self._writer, records, too_large=lambda index: (), random=random.random, replaced=lambda: None)
-        table.written(org, row, acks[0].offset)
+        written = await deliver(self._writer, records, too_large=lambda index: (), random=random.random, replaced=lambda: None)
+        for _, ack in written:
+            table.written(org, row, ack.offset)
 
 
 class _Steps:

@@ -32,7 +32,7 @@ async def watch(bootstrap: str) -> None:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 await _look(admin, gone_since)
-            except (KafkaError, OSError) as error:
+            except (KafkaError, OSError, TimeoutError, LookupError) as error:
                 log.debug("the broker's groups can't be looked at now", error=repr(error))
     finally:
         await admin.close()
