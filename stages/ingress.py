@@ -121,12 +121,14 @@ class Ingress:
         self._reading = 0
         self._in_flight = 0
         self._trouble: str | None = None
+        self._trouble_until = 0.0
 
     def trouble(self) -> str | None:
         """Why it can't do its work now; None: it can. For /readyz."""
         if self._in_flight >= self.limits.in_flight:
             return f"{self._in_flight} webhooks are not acknowledged by Kafka"
-        return self._trouble
+        # A front that asks /readyz sends nothing while it is bad: the trouble must end by itself for the next webhook to try.
+        return self._trouble if self._clock() < self._trouble_until else None
 
     async def handle(self, request: web.Request) -> web.Response:
         """POST /livestorm/{workspace}."""
@@ -218,13 +220,15 @@ class Ingress:
         try:
             await asyncio.wait_for(asyncio.shield(sending), self.limits.produce_seconds)
         except TimeoutError:
-            self._trouble = f"Kafka did not acknowledge a webhook within {self.limits.produce_seconds:g} s"
-            raise Unavailable(self._trouble) from None
+            raise self._troubled(f"Kafka did not acknowledge a webhook within {self.limits.produce_seconds:g} s") from None
         except RecordTooLarge:
             raise
         except TransportError as error:
-            self._trouble = f"Kafka did not take a webhook: {error}"
-            raise Unavailable(self._trouble) from None
+            raise self._troubled(f"Kafka did not take a webhook: {error}") from None
+
+    def _troubled(self, reason: str) -> Unavailable:
+        self._trouble, self._trouble_until = reason, self._clock() + self.limits.retry_after_seconds
+        return Unavailable(reason)
 
     def _landed(self, sending: asyncio.Future[Sequence[Ack]]) -> None:
         self._in_flight -= 1

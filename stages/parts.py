@@ -167,6 +167,7 @@ class _Process:
         environment = self._environment
         if "ingress" in self._parts:
             door = ingress.Ingress(self._writer, self._tables["workspaces"], self._secrets.decrypt, self._metrics)
+            self._troubles.append(door.trouble)
             where = await stack.enter_async_context(serving(ingress.application(door, pages), environment.ingress, "TURNOUT_INGRESS"))
             log.info("ingress listens", address=str(where))
         if "console" in self._parts:
