@@ -144,6 +144,8 @@ class Sweep:
                         return
                     if not partition.is_held:
                         return
+                    # While it was fetched a lane may have gone back below this place: what it has there is for a later pass.
+                    active = self._ready(partition, position)
                 if not fetched:
                     # Nothing came: offsets up to the reader's position are gone (compacted, or a transaction's mark).
                     position = max(position, min(self._reader.position(self._topic, partition.number), ledger.main))
