@@ -123,6 +123,10 @@ class Sweep:
             self._dispatcher.is_ready(other, _names(other.name)) for other in wider
         )
 
+    def _in_doubt(self, lag: Lag) -> bool:
+        """Whether the lane is only being probed: a batch and no more, for which live reading need not pause."""
+        return any(self._dispatcher.board.in_doubt(name) for name in _names(lag.name))
+
     async def _pass(self, partition: Swept) -> None:
         ledger = partition.ledger
         position = min(lag.read for lag in self._ready(partition, 0).values())
@@ -133,7 +137,7 @@ class Sweep:
             started = anyio.current_time()
             if ledger.main - position > _HAND_OVER_WITHIN:
                 partition.hand_over = False
-            elif partition.live_turn:
+            elif partition.live_turn and not all(self._in_doubt(lag) for lag in active.values()):
                 partition.hand_over, partition.live_turn = True, False
             if position < ledger.main:
                 if not fetched:

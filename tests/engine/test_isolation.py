@@ -11,6 +11,8 @@ from tests.engine.place import FAST, Place, told, until
 
 SOAK_SECONDS: Final = float(os.environ.get("TURNOUT_TEST_SOAK_SECONDS", "3"))
 """Of each arm of the soak; the long form sets more."""
+LONG_SECONDS: Final = 60.0
+"""From here on rates are compared; those of seconds tell of the machine."""
 
 
 def in_order(place: Place) -> None:
@@ -97,6 +99,22 @@ async def test_lanes_that_are_probed_all_the_time_do_not_keep_live_reading_out(p
             await until(lambda probes=probes: len(desk.runs) > probes + 10)  # type: ignore[misc]
             await place.send([told(n, org="up")])
             await place.out(n - 199)
+
+
+async def test_lanes_that_go_back_while_the_sweep_reads_lose_nothing(place: Place) -> None:
+    """5 orgs are down and probed all the time while 95 others flow; a probe's refusal comes while the sweep waits for its next fetch."""
+    desk = Desk()
+    desk.down |= {f"o{n}" for n in range(5)}
+    limits = dataclasses.replace(FAST, org_messages=200, total_messages=2000)
+    async with place.worker(desk, limits):
+        for first in range(0, 10_000, 2000):
+            await place.send(told(n, org=f"o{n % 100}", key=f"{n % 1000}@x") for n in range(first, first + 2000))
+            await until(lambda first=first: len(desk.calls) >= (first + 2000) * 95 // 100)  # type: ignore[misc]
+        desk.down.clear()
+        await until(lambda: len(desk.calls) == 10_000)
+    assert len({message.id for message in desk.calls}) == 10_000
+    in_order(place)
+    assert desk.side_by_side == []
 
 
 async def test_waits_end_with_the_row_also_for_those_beyond_the_budget(place: Place) -> None:
@@ -200,7 +218,8 @@ async def test_f43_with_every_org_down_memory_is_flat_and_all_is_done_in_order_a
 async def test_soak_lanes_that_fail_for_ever_cost_the_others_nothing(place: Place) -> None:
     """Two arms in turn, in one worker: 100 orgs well, then 5 of them failing for ever. TURNOUT_TEST_SOAK_SECONDS makes it long."""
     desk = Desk()
-    limits = dataclasses.replace(FAST, resting_messages=100, org_resting_messages=20, org_messages=200, total_messages=2000)
+    probing = dataclasses.replace(FAST.probing, first_seconds=1.0, longest_seconds=3.0)
+    limits = dataclasses.replace(FAST, org_messages=200, total_messages=2000, probing=probing)
     sent = 0
 
     async def arm(running: float) -> float:
@@ -221,11 +240,16 @@ async def test_soak_lanes_that_fail_for_ever_cost_the_others_nothing(place: Plac
         await arm(1.0)
         well = await arm(SOAK_SECONDS)
         desk.down |= {f"o{n}" for n in range(5)}
+        begun, done = len(desk.runs), len(desk.calls)
         ill = await arm(SOAK_SECONDS)
         assert worker.worker._dispatcher.held <= limits.total_messages
-        assert ill > 0.6 * well, f"{ill:.0f}/s against {well:.0f}/s"
+        spent = sum(len(ids) for org, ids in desk.runs[begun:] if org in desk.down)
+        assert spent < 0.1 * (len(desk.calls) - done), "what the failing lanes cost of work: probes, and no more"
+        if SOAK_SECONDS >= LONG_SECONDS:
+            assert ill > 0.8 * well, f"{ill:.0f}/s against {well:.0f}/s"
         desk.down.clear()
-        await place.out(sent)
+        await until(lambda: len(desk.calls) == sent)
+        await until(lambda: len(place.log["out"]) == sent)
     in_order(place)
     assert desk.side_by_side == []
 
