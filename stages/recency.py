@@ -81,11 +81,11 @@ class Recall:
             memory.ids = (*memory.ids, event_id)[-SAME_EVENT_IDS:]
 
     def writes(self, key: tuple[str, str], at: int) -> None:
-        """A write is about to be sent, Unix ms."""
+        """A write has ended at `at`, Unix ms, however it ended."""
         self._touch(key).written_at = at
 
     def wrote_since(self, key: tuple[str, str], at: int) -> bool:
-        """Whether a write may have been sent at or after `at`."""
+        """Whether a write may have ended at or after `at`: a read from then may have missed it."""
         memory = self._memory.get(key)
         return (memory.written_at if memory is not None else self._forgotten_at) >= at
 

@@ -101,14 +101,15 @@ class Registrants:
 
     def _is_fresh(self, message: Message, subject: Registration) -> bool:
         """Whether match's read may be acted on: this process made it, lately, since it holds the partition, and wrote nothing since."""
-        found = subject.found
+        found, address = subject.found, _address(message.org, subject.email)
         return (
             found is not None
             and found.worker == self._worker
             and 0 <= self._now() - found.read_at < FRESH_MS
             and 0 < message.held_since_ms <= found.read_at
             and not message.hold_creates_until_ms
-            and not self._recall.wrote_since(_address(message.org, subject.email), found.read_at)
+            and not self._recall.wrote_since(address, found.read_at)
+            and not self._recall.is_lost(address)
         )
 
     async def _work(self, made: Verdicts, org: Org, plans: Sequence[Plan]) -> None:
@@ -237,11 +238,14 @@ class Registrants:
             _own(draft, plan, describe, name, plan.subject.email, creating=not record)
 
     async def _write(self, scene: _Scene, intents: Sequence[tuple[Plan, Write]]) -> None:
-        now = self._now()
-        for plan, write in intents:
-            for key in _keys(plan, write.id):
-                self._recall.writes(key, now)
-        results = await writes.send(scene.door, scene.org, [write for _, write in intents], scene.made.batch.guard)
+        try:
+            results = await writes.send(scene.door, scene.org, [write for _, write in intents], scene.made.batch.guard)
+        finally:
+            # When it has ended, not when it was sent: a read that began in between may have missed it.
+            now = self._now()
+            for plan, write in intents:
+                for key in _keys(plan, write.id):
+                    self._recall.writes(key, now)
         runs: dict[RunKey, list[tuple[Trouble, ...]]] = {}
         for (_, write), result in zip(intents, results, strict=True):
             if isinstance(result, Saved | Refused):
