@@ -124,7 +124,10 @@ async def send_again(bootstrap: str, topic: str, workspace: str) -> int:
     """Puts every record that a topic holds of one workspace into it once more, as it was: how many of them are about people."""
     async with AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False) as consumer:
         await consumer._client.set_topics([topic])
-        places = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+        while not (numbers := consumer.partitions_for_topic(topic)):
+            # The answer may be that of an update that was under way for other topics.
+            await consumer._client.force_metadata_update()
+        places = [TopicPartition(topic, number) for number in sorted(numbers)]
         consumer.assign(places)
         ends = await consumer.end_offsets(places)
         await consumer.seek_to_beginning(*places)
