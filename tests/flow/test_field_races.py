@@ -41,7 +41,9 @@ async def test_f26_six_sessions_within_20_ms_are_one_lead_with_three_workers(
             await asyncio.gather(*(place.registered(session, email) for session in random.sample(sessions, 6)))
         await place.synced(seconds=150)
         leads = await place.org.records("Lead")
-        twins = {email: told for email in emails if len(told := [lead["history"][0]["at"] for lead in leads if lead["Email"] == email]) != 1}
+        twins = {
+            email: told for email in emails if len(told := [lead["history"][0]["at"] for lead in leads if lead["Email"] == email]) != 1
+        }
         assert not twins, twins
         members = await place.org.records("CampaignMember")
         campaigns = {(await place.org.campaign(session.id))["Id"] for session in sessions}
