@@ -85,6 +85,9 @@ class Worker:
             live_is_busy=self._live_is_busy, clock=clock,
         )  # fmt: skip
         self._loading: list[int] = []
+        self._taken: dict[int, Partition] = {}
+        """Claimed, and not begun yet."""
+        self._is_leaving = False
         self._stopped_partitions: dict[int, _Stopped] = {}
         self._group_told_ms: dict[int, int] = {}
         self._assignment = 0
@@ -131,6 +134,7 @@ class Worker:
 
     async def stop(self) -> None:
         """Two phases: no more intake and what is in flight finished; then the commit, and leaving the group."""
+        self._is_leaving = True
         self._dispatcher.stop_intake()
         drained = False
         with anyio.move_on_after(self.stage.limits.stop_seconds):
@@ -138,7 +142,7 @@ class Worker:
             drained = True
         if not drained:
             log.warning("stopped with calls in flight: they may be repeated", stage=self.stage.name)
-        await self._let_go(list(self._partitions.values()), drained=drained)
+        await self._let_go([*self._partitions.values(), *self._taken.values()], drained=drained)
         self._stop.set()
 
     def health(self) -> Health:
@@ -175,8 +179,11 @@ class Worker:
         self._joined = True
         self._assignment += 1
         self._observer.rebalanced(self.stage.name, len(partitions))
+        if self._is_leaving or self._tasks is None or self._tasks.cancel_scope.cancel_called:
+            # They go to somebody else as soon as the group has noticed.
+            return
         self._loading = sorted(partitions - self._partitions.keys())
-        if self._loading and self._tasks is not None:
+        if self._loading:
             self._tasks.start_soon(self._take, list(self._loading), self._assignment)
 
     async def revoked(self, partitions: frozenset[int]) -> None:
@@ -184,7 +191,7 @@ class Worker:
         self._loading = [number for number in self._loading if number not in partitions]
         for number in partitions:
             self._stopped_partitions.pop(number, None)
-        leaving = [self._partitions[number] for number in partitions if number in self._partitions]
+        leaving = [partition for number in partitions if (partition := self._partition(number)) is not None]
         for partition in leaving:
             partition.closing = True
         # Nothing more of them is started; only what is in flight stays, to be finished.
@@ -199,7 +206,7 @@ class Worker:
 
     async def _let_go(self, leaving: Sequence[Partition], *, drained: bool) -> None:
         """A stop and a rebalance may let go of the same partitions at once: the first to come does it."""
-        leaving = [partition for partition in leaving if self._partitions.get(partition.number) is partition]
+        leaving = [partition for partition in leaving if self._partition(partition.number) is partition]
         for partition in leaving:
             partition.closing = True
         try:
@@ -209,8 +216,9 @@ class Worker:
             log.warning("the last commit was not taken: some messages will be repeated", stage=self.stage.name, error=str(error))
         self._dispatcher.forget(_ledgers(leaving))
         for partition in leaving:
-            if self._partitions.get(partition.number) is partition:
-                del self._partitions[partition.number]
+            for held in (self._partitions, self._taken):
+                if held.get(partition.number) is partition:
+                    del held[partition.number]
 
     async def _take(self, numbers: Sequence[int], assignment: int) -> None:
         """Loads the ledgers of newly assigned partitions; tries until it can, or until they are gone again."""
@@ -223,12 +231,31 @@ class Worker:
             except TransportError as error:
                 log.warning("partitions can't be taken over yet", stage=self.stage.name, error=str(error))
                 await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
-        for number in numbers:
-            if assignment != self._assignment or number not in self._loading:
-                continue
-            self._loading.remove(number)
-            self._begin(number, self._load(number, commits[number], bounds[number]))
+        loaded = {number: self._load(number, commits[number], bounds[number]) for number in numbers if number in self._loading}
+        await self._claim([partition for partition in loaded.values() if partition is not None], assignment)
+        for number, partition in loaded.items():
+            if assignment == self._assignment and number in self._loading:
+                self._loading.remove(number)
+                self._begin(number, partition)
         self._dispatcher.changed.set()
+
+    async def _claim(self, taken: Sequence[Partition], assignment: int) -> None:
+        """Commits, before anything is worked on, that calls may be in flight from now on.
+
+        Else who takes over from a worker that died before its first commit would find its predecessor's word that nothing is.
+        """
+        self._taken = {partition.number: partition for partition in taken}
+        while assignment == self._assignment:
+            try:
+                await self._commit([partition for partition in taken if not partition.closing], drained=False)
+                return
+            except TransportError as error:
+                log.warning("partitions can't be taken over yet", stage=self.stage.name, error=str(error))
+                await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
+
+    def _partition(self, number: int) -> Partition | None:
+        """One that is worked on, or about to be."""
+        return self._partitions.get(number) or self._taken.get(number)
 
     def _load(self, number: int, commit: Commit | None, bounds: tuple[int, int]) -> Partition | None:
         """The partition as its last owner left it; None, and told loudly, where that can't be known."""
@@ -322,6 +349,7 @@ class Worker:
     def _begin(self, number: int, partition: Partition | None) -> None:
         if partition is not None:
             self._partitions[number] = partition
+            self._taken.pop(number, None)
             self._group.seek(number, partition.ledger.main)
             self._moved()
             self._replays.changed.set()
@@ -541,7 +569,7 @@ class Worker:
             await self._tell_group(commits, last=drained)
 
     def _is_mark_unkept(self, number: int) -> bool:
-        partition = self._partitions.get(number)
+        partition = self._partition(number)
         return partition is not None and partition.marked_until > self._marked_until(number)
 
     async def _tell_group(self, commits: Mapping[int, Commit], *, last: bool) -> None:
@@ -551,7 +579,7 @@ class Worker:
         for number, commit in commits.items():
             if last or now_ms - self._group_told_ms.get(number, 0) >= _GROUP_ROWS_SECONDS * 1000:
                 self._group_told_ms[number] = now_ms
-                partition = self._partitions.get(number)
+                partition = self._partition(number)
                 row = GroupRow(
                     at=now_ms, offset=commit.offset, metadata=commit.metadata, marked_until=0 if partition is None else partition.marked_until
                 )  # fmt: skip

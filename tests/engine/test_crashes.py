@@ -16,7 +16,7 @@ async def test_killed_between_output_and_commit_it_repeats_whole_runs_and_loses_
     first = place.process("plain", NEVER, kafka=place.named("one"))
     await place.out(100)
     first.kill()
-    assert await place.committed() == {}
+    assert {commit.offset for commit in (await place.committed()).values()} == {0}
     place.process("plain", kafka=place.named("one"))
     await until(lambda: len(place.log["out"]) >= 200)
     await place.send(told(n, key=f"{n % 5}@acme") for n in range(100, 105))
@@ -124,3 +124,17 @@ async def test_after_a_death_creates_are_held_for_a_calls_deadline(place: Place)
         await place.out(6)
     until_ms = desk.calls[-1].hold_creates_until_ms
     assert until_ms - desk.calls[-1].held_since_ms == int(FAST.takeover_seconds * 1000)
+
+
+async def test_who_dies_within_its_first_batch_is_waited_for_too(place: Place) -> None:
+    """Rule 14: the word of a clean owner before it, or that there was none, does not speak for who has taken over since."""
+    for round in range(2):
+        await place.send(told(n) for n in range(round * 5, round * 5 + 5))
+        first = place.process("gated", kafka=place.named("one"))
+        await until(lambda first=first: any(line.startswith("begin") for line in first.lines()))
+        first.kill()
+        desk = Desk()
+        async with place.worker(desk, kafka=place.named("one")):
+            await place.out(round * 5 + 5)
+        holds = {message.hold_creates_until_ms - message.held_since_ms for message in desk.calls}
+        assert holds == {int(FAST.takeover_seconds * 1000)}, f"round {round}"
