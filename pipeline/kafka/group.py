@@ -209,9 +209,11 @@ class KafkaGroupReader:
                 await send_commit(assignment, offsets)
             except errors.IllegalGenerationError:
                 # The embedded broker counts the generation on when a rebalance begins, Kafka when it ends. aiokafka forgets its member
-                # id over this, and the group would wait for the forgotten member; who lets go joins again under the id it has.
+                # id over this, and the group would wait for the forgotten member: it joins again under the id that it has, and a
+                # broker that doesn't know the id says so. Who lets go keeps its generation too, so that its heartbeats go on.
+                coordinator.member_id = identity[1]
                 if self._letting_go:
-                    coordinator.generation, coordinator.member_id = identity
+                    coordinator.generation = identity[0]
                 raise
             finally:
                 self._check_membership(coordinator)

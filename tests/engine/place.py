@@ -356,6 +356,10 @@ class Process:
     def lines(self) -> list[str]:
         return self.journal.read_text().splitlines() if self.journal.exists() else []
 
+    def has_begun(self) -> bool:
+        """Whether a batch has come to its step."""
+        return any(line.startswith("begin") for line in self.lines())
+
     def kill(self) -> None:
         """kill -9, and gone."""
         self.process.kill()

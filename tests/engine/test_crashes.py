@@ -90,7 +90,7 @@ async def test_sigterm_finishes_what_is_in_flight_and_commits_it_drained(place: 
     """Two phases: no more intake, what runs ends; then the commit that says so, then the group is left."""
     await place.send(told(n) for n in range(10))
     worker = place.process("gated")
-    await until(lambda: any(line.startswith("begin") for line in worker.lines()))
+    await until(worker.has_begun)
     worker.process.terminate()
     assert worker.process.poll() is None, "it waits for the batch"
     place.gate("go")
@@ -131,7 +131,7 @@ async def test_who_dies_within_its_first_batch_is_waited_for_too(place: Place) -
     for round in range(2):
         await place.send(told(n) for n in range(round * 5, round * 5 + 5))
         first = place.process("gated", kafka=place.named("one"))
-        await until(lambda first=first: any(line.startswith("begin") for line in first.lines()))
+        await until(first.has_begun)
         first.kill()
         desk = Desk()
         async with place.worker(desk, kafka=place.named("one")):

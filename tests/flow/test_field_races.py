@@ -13,6 +13,7 @@ from tests.flow import watching
 from tests.flow.conftest import Estate
 from tests.flow.house import House
 from tests.flow.tenants import moved_in
+from tests.flow.watching import eventually
 
 WORKERS = 3
 
@@ -21,8 +22,10 @@ WORKERS = 3
 def three(bootstrap: str, tmp_path: Path) -> Iterator[House]:
     """A house of its own: an ingress, and three processes of every stage."""
     with houses.built(bootstrap, tmp_path) as house:
-        for child in [house.begin(("ingress", "console")), *(house.begin(houses.STAGES) for _ in range(WORKERS))]:
-            house.begun(child)
+        house.start(("ingress", "console"))
+        # One after the other: the embedded broker's groups lose members that join at the same moment.
+        for _ in range(WORKERS):
+            house.start(houses.STAGES)
         yield house
 
 
@@ -39,7 +42,12 @@ async def test_f26_six_sessions_within_20_ms_are_one_lead_with_three_workers(
         emails = [f"guest{number}@busy.example" for number in range(200)]
         for email in emails:
             await asyncio.gather(*(place.registered(session, email) for session in random.sample(sessions, 6)))
-        await place.synced(seconds=150)
+
+        async def all_there() -> None:
+            assert len(await place.org.records("CampaignMember")) >= 1200
+
+        await eventually(all_there, 150)
+        await place.synced()
         leads = await place.org.records("Lead")
         twins = {
             email: told for email in emails if len(told := [lead["history"][0]["at"] for lead in leads if lead["Email"] == email]) != 1
