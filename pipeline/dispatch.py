@@ -141,15 +141,24 @@ class Dispatcher:
         """Returns when what flows is little enough, or does not move: to read on sooner would only make healthy orgs lag."""
         while self._flowing() >= self._limits.flowing_messages:
             self.changed.clear()
+            self.hurry()
             with anyio.move_on_after(_STILL_SECONDS) as still:
                 await self.changed.wait()
             if still.cancelled_caught:
                 return
 
     def _flowing(self) -> int:
-        """Messages of the orgs that are neither near their bound nor slow: who is, holds up no reading."""
+        """Messages of the orgs that are worked on, and neither near their bound nor slow: who is, or is still being filled, holds up no reading."""
         bound, since = self._org_bound(), self._now() - _FLOWS_SECONDS
-        return sum(line.active for line in self._lines.values() if line.active * 2 <= bound and line.moved_at >= since)
+        return sum(line.active for line in self._lines.values() if line.running and line.active * 2 <= bound and line.moved_at >= since)
+
+    def hurry(self) -> None:
+        """Nothing is read for now: batches that wait to be filled go as they are."""
+        for line in list(self._lines.values()):
+            if line.timer is not None:
+                line.timer()
+                line.timer = None
+                self._consider(line, filled=True)
 
     def admit(self, message: Message, ledger: Ledger[Entry]) -> None:
         """The ledger's main cursor reads a message: it is held, or its lane lags."""
@@ -190,8 +199,8 @@ class Dispatcher:
 
     # -- forming batches ----------------------------------------------------------------------------
 
-    def _consider(self, line: Line) -> None:
-        """Starts the org's next batch, or sees to it that it is started when it has been filled long enough."""
+    def _consider(self, line: Line, *, filled: bool = False) -> None:
+        """Starts the org's next batch, or sees to it that it is started when it has been filled long enough; `filled`: it has."""
         ready = line.ready
         if not ready or self._stopping or self._group is None:
             return
@@ -202,7 +211,7 @@ class Dispatcher:
         if line.running >= most_batches:
             return
         # Waiting for more is of no use where as many again wait behind these for their turn.
-        if ready < line.batch_max and line.behind <= ready:
+        if not filled and ready < line.batch_max and line.behind <= ready:
             due = line.first_ready_at + (self._limits.wait_longest_seconds if line.running else line.wait_seconds)
             if now < due:
                 if line.timer is None:

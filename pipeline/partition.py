@@ -2,6 +2,8 @@
 
 import hashlib
 
+import msgspec
+
 from pipeline.lanes import LaneKey
 from pipeline.ledger import Ledger
 from pipeline.lines import Entry
@@ -58,7 +60,7 @@ class Partition:
     def message(self, record: Record) -> Message:
         """The record as this stage's steps see it."""
         if record.offset < self._replay_until:
-            record = record._replace(headers=(*record.headers, (REPLAY, OFFSETS_LOST)))
+            record = msgspec.structs.replace(record, headers=(*record.headers, (REPLAY, OFFSETS_LOST)))
         message = Message(record)
         message.shared_lanes = self._stage.shared_lanes(message)
         message.urgent = self._stage.urgent(message)
@@ -96,7 +98,7 @@ class Replay(Partition):
         )
 
     def message(self, record: Record) -> Message:
-        marked = record._replace(headers=(*(header for header in record.headers if header[0] != REPLAY), (REPLAY, self.row.id.encode())))
+        marked = msgspec.structs.replace(record, headers=(*(header for header in record.headers if header[0] != REPLAY), (REPLAY, self.row.id.encode())))
         return super().message(marked)
 
 

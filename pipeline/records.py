@@ -1,11 +1,13 @@
-"""Records as the log has them. One record is immutable and knows its place."""
+"""Records as the log has them. One record is immutable and knows its place.
 
-from typing import NamedTuple
+None of them can be part of a cycle, and there are many: the collector leaves them alone (`gc=False`)."""
+
+import msgspec
 
 Headers = tuple[tuple[str, bytes], ...]
 
 
-class Record(NamedTuple):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One record read from the log. `topic` is the logical name, without the prefix."""
 
     topic: str
@@ -17,7 +19,7 @@ class Record(NamedTuple):
     headers: Headers
 
 
-class Outgoing(NamedTuple):
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """One record to be written. `partition` None: by the key, murmur2 as in the Java client."""
 
     topic: str
@@ -27,14 +29,14 @@ class Outgoing(NamedTuple):
     partition: int | None = None
 
 
-class Ack(NamedTuple):
+class Ack(msgspec.Struct, frozen=True, gc=False):
     """Where an acknowledged record landed."""
 
     partition: int
     offset: int
 
 
-class Commit(NamedTuple):
+class Commit(msgspec.Struct, frozen=True, gc=False):
     """What a group has committed for one partition: the offset, and every lagging cursor in the metadata."""
 
     offset: int

@@ -423,6 +423,7 @@ class Worker:
         with anyio.move_on_after(self.stage.limits.poll_seconds):
             while dispatcher.full:
                 dispatcher.changed.clear()
+                dispatcher.hurry()
                 await dispatcher.changed.wait()
             return
         held = list(self._partitions.values())

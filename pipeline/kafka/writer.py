@@ -32,7 +32,10 @@ FOR_GOOD: Final = (
 """What sending again does not mend."""
 
 OVERHEAD_BYTES: Final = 96
-"""About what a record costs in memory beside its bytes."""
+"""About what a record costs in memory beside its bytes …"""
+
+HEADER_BYTES: Final = 48
+"""… and about what a header takes: counting each would cost more than the bound is worth."""
 
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 2.0
@@ -458,10 +461,7 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 
 def _size(record: Outgoing) -> int:
-    size = OVERHEAD_BYTES + len(record.key or b"") + len(record.value or b"")
-    for name, value in record.headers:
-        size += len(name) + len(value)
-    return size
+    return OVERHEAD_BYTES + len(record.key or b"") + len(record.value or b"") + HEADER_BYTES * len(record.headers)
 
 
 def _write_error(error: Exception, retryable: bool) -> WriteError:

@@ -1,8 +1,9 @@
 """What commands begin with: the environment, the log, the tie to the process that started them, an event loop, a connection."""
 
+import gc
 import signal
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 import anyio
 import click
@@ -11,12 +12,13 @@ from stages import environment as environments
 from stages import leash, logs
 from stages.environment import Environment
 
-if TYPE_CHECKING:
-    pass
-
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 A = TypeVarTuple("A")
+
+COLLECTED_EACH: Final = (20_000, 20, 20)
+"""Python looks for cycles after so many new objects, and less often among older ones. Its own 700 would look through the thousands of
+messages that a worker holds for each few hundred that it reads."""
 
 
 def leash_option(command: F) -> F:
@@ -39,7 +41,9 @@ def environment(*, part: str = "", stop_with_stdin: bool = False, level: int | N
 
 
 def asynchronously(function: Callable[[*A], Awaitable[T]], *arguments: *A) -> T:
-    """Runs it in an event loop of its own."""
+    """Runs it in an event loop of its own. What was made until now stays, so no search for cycles goes through it."""
+    gc.freeze()
+    gc.set_threshold(*COLLECTED_EACH)
     return anyio.run(function, *arguments)
 
 

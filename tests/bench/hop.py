@@ -7,6 +7,7 @@ encoding, with lanes, exclusion, batches, ledger and commits with their metadata
 import argparse
 import asyncio
 import cProfile
+import functools
 import pstats
 import random
 import sys
@@ -48,6 +49,11 @@ class Speeds(NamedTuple):
 
     passed: float
     worked: float
+
+
+@functools.lru_cache
+def _lanes(org: str, workspace: str, session: str) -> tuple[str, ...]:
+    return (org_lane(org), workspace_lane(org, workspace), session_lane(org, workspace, session))
 
 
 def _registration(number: int, draw: random.Random) -> Outgoing:
@@ -160,8 +166,7 @@ async def engine(transport: KafkaTransport, run: int, count: int) -> Speeds:
 
     def shared_lanes(message: Message) -> tuple[str, ...]:
         watch.begin()
-        org, workspace = message.org, message.workspace
-        return (org_lane(org), workspace_lane(org, workspace), session_lane(org, workspace, message.session))
+        return _lanes(message.org, message.workspace, message.session)
 
     observer = _Finished(count, watch)
     stage = Stage(name=f"engine-{run}", reads=READS, step=step, shared_lanes=shared_lanes)

@@ -548,7 +548,7 @@ async def test_a_workspaces_row_that_cannot_be_read_is_waited_for_as_long_as_it_
 
 async def test_the_mark_of_a_replay_stays() -> None:
     incoming = person()
-    replayed = Message(incoming.record._replace(headers=(*incoming.record.headers, (messages.REPLAY, b"r1"))))
+    replayed = Message(msgspec.structs.replace(incoming.record, headers=(*incoming.record.headers, (messages.REPLAY, b"r1"))))
     outcome = await World().one(replayed)
     assert isinstance(outcome, Emit)
     assert followed(outcome.outs[0]).replay == "r1"

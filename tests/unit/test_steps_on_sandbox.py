@@ -940,7 +940,7 @@ async def test_a_message_that_can_not_be_read_is_rejected_and_its_mates_go_on(ac
     acme.person("a@x.example")
     acme.person("b@x.example")
     broken = acme.queue[-1].message
-    broken.record = broken.record._replace(value=b'{"kind":"registration"}')
+    broken.record = msgspec.structs.replace(broken.record, value=b'{"kind":"registration"}')
     await acme.run()
     assert acme.causes() == ["unreadable"]
     assert len(await acme.org.records("CampaignMember")) == 1
