@@ -30,7 +30,8 @@ class Secrets:
     """Fernet (AES-128-CBC and HMAC) under the first key; reads what any of the keys wrote."""
 
     def __init__(self, keys: Sequence[str], origin: str) -> None:
-        self._fernet = MultiFernet([Fernet(key) for key in keys])
+        fernets = [Fernet(key) for key in keys]
+        self._first, self._fernet = fernets[0], MultiFernet(fernets)
         self._origin = origin
 
     def __repr__(self) -> str:
@@ -47,6 +48,14 @@ class Secrets:
             raise SecretsError(
                 f"no key of {self._origin} fits a stored secret: use the keys file that the settings were applied with, or apply the settings again"
             ) from None
+
+    def renewed(self, token: str) -> str:
+        """The same secret under the first key: `token` itself where it is so already. Raises SecretsError."""
+        try:
+            self._first.decrypt(token.encode())
+        except (InvalidToken, UnicodeError):
+            return self.encrypt(self.decrypt(token))
+        return token
 
 
 def new_key() -> str:

@@ -19,7 +19,10 @@ def settings() -> None:
 @click.option("--prune", is_flag=True, help="Remove the orgs and workspaces that the file leaves out.")
 @output.json_option
 def apply(file: Path, dry_run: bool, prune: bool, as_json: bool) -> None:
-    """Checks FILE whole, then writes what differs and prints it. What the file leaves out stays, unless --prune."""
+    """Checks FILE whole, then writes what differs and prints it. What the file leaves out stays, unless --prune.
+
+    After a change of keys all secrets are encrypted anew under the first one, and how many rows that were is told.
+    """
     from stages import connection
 
     environment = start.environment()
@@ -28,14 +31,17 @@ def apply(file: Path, dry_run: bool, prune: bool, as_json: bool) -> None:
         return list(await connection.apply_settings(environment, file, dry_run=dry_run, prune=prune))
 
     changes = start.asynchronously(run)
+    anew = sum(change.encrypted_anew for change in changes)
     if as_json:
-        output.document({"dry_run": dry_run, "changes": changes})
+        output.document({"dry_run": dry_run, "changes": changes, "encrypted_anew": anew})
         return
     for change in changes:
         click.echo(f"{change.subject} {change.id}: {'would be ' if dry_run and change.kind != 'unchanged' else ''}{change.kind}")
         if change.kind == "changed":
             for field in change.fields:
                 click.echo(f"  {field.field}: {field.before!r} -> {field.after!r}")
+    if anew:
+        click.echo(f"rows with secrets under an older key, {'to be ' if dry_run else ''}encrypted anew under the first: {anew}")
 
 
 @settings.command()

@@ -33,6 +33,9 @@ class Cipher(Protocol):
     def decrypt(self, token: str) -> str:
         """Raises SecretsError."""
 
+    def renewed(self, token: str) -> str:
+        """The same secret under the key that encrypts now; `token` itself where it is so already. Raises SecretsError."""
+
 
 class UnknownWorkspaceError(TurnoutError):
     """No such workspace in the table."""
@@ -55,6 +58,8 @@ class Change:
     id: str
     kind: Literal["added", "changed", "removed", "unchanged"]
     fields: tuple[FieldChange, ...] = ()
+    encrypted_anew: bool = False
+    """It held secrets under an older key, and is written with all of them under the first one, whatever else changes."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,7 +81,8 @@ def plan(
 ) -> Plan:
     """What applying would do. `orgs` and `workspaces` are the whole tables as they are; `now` is Unix s. Raises SettingsError.
 
-    Secrets are compared in plain text, so applying the same file again changes no row.
+    Secrets are compared in plain text, so applying the same file again changes no row, unless one holds a secret under a key that is not
+    the first any more: that one is encrypted anew, in rows that the file leaves out too, so that the older key can go.
     """
     _check_orgs(settings, orgs, prune)
     changes: list[Change] = []
@@ -89,6 +95,11 @@ def plan(
     if prune:
         _remove(changes, records, "workspace", WORKSPACES, workspaces, {workspace.id for workspace in settings.workspaces})
         _remove(changes, records, "org", ORGS, orgs, {org.id for org in settings.orgs})
+    else:
+        _renew(changes, records, "org", ORGS, Org, orgs, {org.id for org in settings.orgs}, cipher)
+        _renew(
+            changes, records, "workspace", WORKSPACES, Workspace, workspaces, {workspace.id for workspace in settings.workspaces}, cipher
+        )
     return Plan(tuple(changes), tuple(records))
 
 
@@ -107,7 +118,8 @@ async def apply(
     planned = plan(settings, orgs, workspaces, cipher, now=now, prune=prune)
     if planned.records and not dry_run:
         await writer.send(planned.records)
-        log.info("settings applied", changed=len(planned.records))
+        anew = sum(change.encrypted_anew for change in planned.changes)
+        log.info("settings applied", written=len(planned.records), encrypted_anew=anew)
     return list(planned.changes)
 
 
@@ -179,10 +191,11 @@ class _Settled:
     row: Org | Workspace | None
     kind: Literal["added", "changed", "unchanged"]
     fields: tuple[FieldChange, ...]
+    encrypted_anew: bool = False
 
 
 def _settle(changes: list[Change], records: list[Outgoing], subject: Literal["org", "workspace"], table: str, settled: _Settled) -> None:
-    changes.append(Change(subject, settled.id, settled.kind, settled.fields))
+    changes.append(Change(subject, settled.id, settled.kind, settled.fields, settled.encrypted_anew))
     if settled.row is not None:
         records.append(_record(table, settled.id, settled.row))
 
@@ -200,21 +213,41 @@ def _remove(
         records.append(Outgoing(table, id.encode(), None))
 
 
+def _renew(
+    changes: list[Change],
+    records: list[Outgoing],
+    subject: Literal["org", "workspace"],
+    table: str,
+    shape: type[R],
+    rows: Mapping[str, bytes],
+    settled: set[str],
+    cipher: Cipher,
+) -> None:
+    """Rows that the file leaves out stay what they are, but for the key of their secrets."""
+    for id in sorted(rows.keys() - settled):
+        known = _known(shape, rows[id])
+        if known is not None and (row := _renewed(known, cipher)) is not None:
+            _settle(changes, records, subject, table, _Settled(id, row, "unchanged", (), encrypted_anew=True))
+
+
 def _org(wanted: Org, raw: bytes | None, cipher: Cipher) -> _Settled:
     known = _known(Org, raw)
     before = None if known is None else _applied(known, cipher)
     after = msgspec.structs.replace(wanted, organization_id=known.organization_id if known else "")
     fields = _differences(before, after, _ORG_MASKED)
     kind: Literal["added", "changed", "unchanged"] = "added" if known is None else "changed" if fields else "unchanged"
+    renewed = None if known is None else _renewed(known, cipher)
+    anew = renewed is not None
     if kind == "unchanged" and after.flow != LOCKS_OUT:
-        return _Settled(wanted.id, None, kind, ())
+        return _Settled(wanted.id, renewed, kind, (), anew)
     after.revision = known.revision + 1 if known else 1
     for name in ORG_SECRETS:
         setattr(after, name, _sealed(getattr(after, name), cipher))
     after.refresh_token_applied = after.refresh_token
     if known is not None and before is not None and before.refresh_token == wanted.refresh_token:
-        after.refresh_token, after.refresh_token_applied = known.refresh_token, known.refresh_token_applied
-    return _Settled(wanted.id, after, kind, fields)
+        kept = renewed or known
+        after.refresh_token, after.refresh_token_applied = kept.refresh_token, kept.refresh_token_applied
+    return _Settled(wanted.id, after, kind, fields, anew)
 
 
 def _workspace(wanted: Workspace, raw: bytes | None, cipher: Cipher, now: int) -> _Settled:
@@ -227,12 +260,14 @@ def _workspace(wanted: Workspace, raw: bytes | None, cipher: Cipher, now: int) -
         paused=known.paused if known else False,
     )
     fields = _differences(before, after, _WORKSPACE_MASKED)
+    renewed = None if known is None else _renewed(known, cipher)
+    anew = renewed is not None
     if before is not None and not fields:
-        return _Settled(wanted.id, None, "unchanged", ())
+        return _Settled(wanted.id, renewed, "unchanged", (), anew)
     after.revision = known.revision + 1 if known else 1
     for name in WORKSPACE_SECRETS:
         setattr(after.livestorm, name, _sealed(getattr(after.livestorm, name), cipher))
-    return _Settled(wanted.id, after, "added" if known is None else "changed", fields)
+    return _Settled(wanted.id, after, "added" if known is None else "changed", fields, anew)
 
 
 def _known(shape: type[R], raw: bytes | None) -> R | None:
@@ -264,6 +299,28 @@ def _opened(token: str, cipher: Cipher) -> str:
         return cipher.decrypt(token)
     except SecretsError:
         return UNREADABLE
+
+
+def _renewed(row: R, cipher: Cipher) -> R | None:
+    """The row with every secret under the first key; None: it is so already. `revision` stays: no setting changed, and no session ends."""
+    if isinstance(row, Workspace):
+        livestorm = msgspec.structs.replace(
+            row.livestorm, **{name: _renewed_token(getattr(row.livestorm, name), cipher) for name in WORKSPACE_SECRETS}
+        )
+        return None if livestorm == row.livestorm else msgspec.structs.replace(row, livestorm=livestorm)
+    tokens = {name: _renewed_token(getattr(row, name), cipher) for name in (*ORG_SECRETS, "refresh_token_applied")}
+    renewed = msgspec.structs.replace(row, **tokens)
+    return None if renewed == row else renewed
+
+
+def _renewed_token(token: str, cipher: Cipher) -> str:
+    """One that no key fits stays: nobody could say what to encrypt, and whoever needs it says so."""
+    if not token:
+        return ""
+    try:
+        return cipher.renewed(token)
+    except SecretsError:
+        return token
 
 
 def _sealed(secret: str, cipher: Cipher) -> str:

@@ -39,6 +39,16 @@ def test_the_first_key_writes_and_the_others_still_read() -> None:
     assert Secrets([new], "new").decrypt(both.encrypt("y")) == "y"
 
 
+def test_only_what_an_older_key_has_encrypted_is_renewed() -> None:
+    old, new = new_key(), new_key()
+    token, both = Secrets([old], "old").encrypt("x"), Secrets([new, old], "both")
+    renewed = both.renewed(token)
+    assert Secrets([new], "new").decrypt(renewed) == "x"
+    assert both.renewed(renewed) == renewed
+    with pytest.raises(SecretsError):
+        Secrets([new], "new").renewed(token)
+
+
 @pytest.mark.parametrize("token", ["", "no token", "gAAAAA", "ü"])
 def test_what_no_key_fits_says_how_to_mend_it(token: str) -> None:
     with pytest.raises(SecretsError, match="apply the settings again"):

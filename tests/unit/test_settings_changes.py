@@ -181,6 +181,43 @@ async def test_secrets_that_no_key_fits_are_written_anew(path: Path, tables: Tab
     assert lost.decrypt(tables.workspace.livestorm.webhook_secret) == "whsec"
 
 
+async def test_after_a_change_of_keys_every_row_is_encrypted_anew_once_and_the_old_key_can_go(path: Path, tables: Tables) -> None:
+    """Rows that the file leaves out too, and a refresh token that the org has rotated: no secret may need the old key any more."""
+    old, new = new_key(), new_key()
+    before, both, after = Secrets([old], "old"), Secrets([new, old], "both"), Secrets([new], "new")
+    other = TEXT.replace("acme-prod", "other").replace("acme-emea", "elsewhere")
+    await tables.apply(parsed(path), cipher=before)
+    await tables.apply(parsed(path, other), cipher=before)
+    await tables.send([Outgoing("orgs", b"acme-prod", msgspec.json.encode(logins.rotated(tables.org, "second", before)))])
+    revision, sent = tables.org.revision, tables.sent
+    assert {change.encrypted_anew for change in await tables.apply(parsed(path), cipher=both, dry_run=True)} == {True}
+    assert tables.sent == sent
+    found = await tables.apply(parsed(path), cipher=both)
+    assert {(change.id, change.kind, change.encrypted_anew) for change in found} == {
+        (id, "unchanged", True) for id in ("acme-prod", "acme-emea", "other", "elsewhere")
+    }
+    assert tables.sent == sent + 4
+    assert (tables.org.revision, after.decrypt(tables.org.refresh_token), after.decrypt(tables.org.refresh_token_applied)) == (
+        revision,
+        "second",
+        "first",
+    )
+    for row in tables.rows["workspaces"].values():
+        assert after.decrypt(msgspec.json.decode(row, type=Workspace).livestorm.webhook_secret) == "whsec"
+    again = await tables.apply(parsed(path), cipher=both)
+    assert (tables.sent, [change.encrypted_anew for change in again]) == (sent + 4, [False, False])
+
+
+async def test_a_row_that_changes_keeps_no_secret_under_an_older_key(path: Path, tables: Tables) -> None:
+    old, new = new_key(), new_key()
+    before, both, after = Secrets([old], "old"), Secrets([new, old], "both"), Secrets([new], "new")
+    await tables.apply(parsed(path), cipher=before)
+    await tables.send([Outgoing("orgs", b"acme-prod", msgspec.json.encode(logins.rotated(tables.org, "second", before)))])
+    org, _ = await tables.apply(parsed(path, TEXT.replace('client_id = "id"', 'client_id = "new"')), cipher=both)
+    assert (org.kind, org.encrypted_anew) == ("changed", True)
+    assert (after.decrypt(tables.org.refresh_token), after.decrypt(tables.org.refresh_token_applied)) == ("second", "first")
+
+
 async def test_a_row_that_cannot_be_read_is_written_anew(path: Path, tables: Tables) -> None:
     await tables.apply(parsed(path))
     tables.rows["workspaces"]["acme-emea"] = b'{"id":5}'
