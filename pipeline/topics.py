@@ -13,6 +13,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from pipeline.errors import TransportError
 from pipeline.kafka import KafkaCluster, KafkaSettings, KafkaTransport
 from pipeline.kafka.asking import answered
+from pipeline.metadata import LIMIT_CHARACTERS
 
 HOUR_MS: Final = 3_600_000
 MIB: Final = 1024 * 1024
@@ -35,6 +36,8 @@ class TopicSpec:
     compacted: bool = False
     retention_hours: int = 336
     max_message_bytes: int = 1 * MIB
+    cursors: bool = False
+    """A stage reads it: its group's offsets must outlive its messages."""
 
     def configs(self) -> dict[str, str]:
         """Kafka's settings of the topic.
@@ -165,11 +168,22 @@ def _replication_problems(settings: KafkaSettings, specs: Sequence[TopicSpec], f
 
 def _broker_problems(specs: Sequence[TopicSpec], broker: Mapping[str, str]) -> list[Problem]:
     told = []
-    longest = max((spec.retention_hours for spec in specs if not spec.compacted), default=0)
+    longest = max((spec.retention_hours for spec in specs if spec.cursors), default=0)
     minutes = broker.get("offsets.retention.minutes")
     if minutes is not None and int(minutes) < longest * 60:
         mend = f"set it to {longest * 60} or more: a group that is away for longer forgets its cursors while its messages are still there"
-        told.append(Problem("broker", "warning", f"offsets.retention.minutes is {minutes}, less than the topics' {longest} h", mend))
+        told.append(
+            Problem(
+                "broker",
+                "warning",
+                f"offsets.retention.minutes is {minutes}, less than the {longest} h of the topics that stages read",
+                mend,
+            )
+        )
+    characters = broker.get("offset.metadata.max.bytes")
+    if characters is not None and int(characters) < LIMIT_CHARACTERS:
+        mend = f"set it to {LIMIT_CHARACTERS} or more (Kafka's default is 4096): a commit with more cursors than that takes is refused"
+        told.append(Problem("broker", "warning", f"offset.metadata.max.bytes is {characters}, a commit may take {LIMIT_CHARACTERS}", mend))
     if broker.get("auto.create.topics.enable") == "true":
         mend = "set it to false: a topic that is deleted while a part runs would come back with the broker's defaults"
         told.append(Problem("broker", "warning", "auto.create.topics.enable is true", mend))

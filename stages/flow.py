@@ -33,7 +33,8 @@ STAGES: Final = {
 
 def topics(*, partitions: int, replication: int, retention_hours: int) -> list[TopicSpec]:
     """All topics. Those of the chain and of the tables have one number of partitions, so that a key keeps its number all the way."""
-    logs = [TopicSpec(name, partitions, replication, retention_hours=retention_hours) for name in CHAIN]
+    read = {topic for topic, _ in STAGES.values()}
+    logs = [TopicSpec(name, partitions, replication, retention_hours=retention_hours, cursors=name in read) for name in CHAIN]
     # A dead letter holds a whole message, base64, so its topic takes larger records than any other.
     letters = TopicSpec(DEAD_LETTERS, partitions, replication, retention_hours=max(retention_hours, 24 * 90), max_message_bytes=4 * MIB)
     tables = [TopicSpec(name, partitions, replication, compacted=True) for name in TABLES]

@@ -1,8 +1,14 @@
 """`turnout topics`: the topics and tables that must be there."""
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 import click
 
 from stages.commands import output, start
+
+if TYPE_CHECKING:
+    from pipeline.topics import Problem
 
 
 @click.group()
@@ -13,19 +19,22 @@ def topics() -> None:
 @topics.command()
 @output.json_option
 def apply(as_json: bool) -> None:
-    """Creates what is missing and sets what differs. Never changes a number of partitions, never deletes."""
+    """Creates what is missing and sets what differs, and warns of what it can't mend. Never changes a number of partitions, never deletes."""
     from pipeline import topics as plan
     from stages import parts
 
     environment = start.environment()
-    done = start.asynchronously(plan.apply, parts.kafka(environment), parts.topic_specs(environment))
+    settings, specs = parts.kafka(environment), parts.topic_specs(environment)
+    done = start.asynchronously(plan.apply, settings, specs)
+    problems = start.asynchronously(plan.check, settings, specs)
     if as_json:
-        output.document({"changes": done})
+        output.document({"changes": done, "problems": problems})
         return
     for change in done:
         click.echo(str(change))
     if not done:
         click.echo("Every topic is as it should be.")
+    _warn(problems)
 
 
 @topics.command()
@@ -49,6 +58,10 @@ def show(as_json: bool) -> int:
             for spec in specs
         ]
         output.table(("Topic", "Partitions", "Replication", "Policy"), rows, empty="No topic.")
-        for problem in problems:
-            click.echo(f"{problem.severity}: {problem}", err=True)
+        _warn(problems)
     return 1 if any(problem.severity == "error" for problem in problems) else 0
+
+
+def _warn(problems: "Iterable[Problem]") -> None:
+    for problem in problems:
+        click.echo(f"{problem.severity}: {problem}", err=True)

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from pipeline import topics
 from pipeline.kafka import KafkaSettings
+from pipeline.metadata import LIMIT_CHARACTERS
 from pipeline.topics import Change, Found, TopicSpec
+from stages import flow
 
 SETTINGS = KafkaSettings(prefix="p")
 
@@ -117,14 +119,26 @@ def test_one_replica_and_fewer_than_planned_are_warnings() -> None:
 
 
 @pytest.mark.parametrize(("minutes", "warned"), [("20159", True), ("20160", False), ("20161", False)])
-def test_offsets_that_are_forgotten_before_the_messages_are_warned_of(minutes: str, warned: bool) -> None:
+def test_offsets_that_are_forgotten_before_the_messages_that_a_stage_reads_are_warned_of(minutes: str, warned: bool) -> None:
     plan = [
-        TopicSpec("received", 1, replication=2, retention_hours=336),
+        TopicSpec("received", 1, replication=2, retention_hours=336, cursors=True),
+        TopicSpec("dead-letters", 1, replication=2, retention_hours=2160),
         TopicSpec("orgs", 1, replication=2, compacted=True, retention_hours=10**6),
     ]
     found = {spec.name: made(spec) for spec in plan}
     told = topics.problems(SETTINGS, plan, found, {"offsets.retention.minutes": minutes, "auto.create.topics.enable": "false"})
     assert [problem.severity for problem in told] == (["warning"] if warned else [])
+
+
+@pytest.mark.parametrize(("characters", "warned"), [(str(LIMIT_CHARACTERS - 1), True), (str(LIMIT_CHARACTERS), False), ("4096", False)])
+def test_a_broker_that_refuses_a_commit_of_full_size_is_warned_of(characters: str, warned: bool) -> None:
+    told = topics.problems(SETTINGS, [], {}, {"offset.metadata.max.bytes": characters})
+    assert [(problem.severity, str(LIMIT_CHARACTERS) in problem.mend) for problem in told] == ([("warning", True)] if warned else [])
+
+
+def test_exactly_the_topics_that_stages_read_have_cursors() -> None:
+    specs = flow.topics(partitions=1, replication=1, retention_hours=1)
+    assert {spec.name for spec in specs if spec.cursors} == {topic for topic, _ in flow.STAGES.values()}
 
 
 def test_a_broker_that_makes_topics_by_itself_is_warned_of() -> None:
