@@ -8,8 +8,9 @@ from typing import Final
 
 import anyio
 
-from pipeline.kafka import KafkaTransport, KafkaWriter
+from pipeline.kafka import KafkaTransport
 from pipeline.tables import Table, Tables, readable
+from pipeline.transport import Transport, Writer
 from schemas.settings import Workspace
 from stages import flow, parts, secrets
 from stages.environment import Environment
@@ -34,7 +35,7 @@ async def connected(environment: Environment) -> AsyncIterator[KafkaTransport]:
 
 
 @contextlib.asynccontextmanager
-async def writing(transport: KafkaTransport) -> AsyncIterator[KafkaWriter]:
+async def writing(transport: Transport) -> AsyncIterator[Writer]:
     """A writer that is flushed and closed in the end."""
     writer = transport.writer()
     await writer.start()
@@ -45,7 +46,7 @@ async def writing(transport: KafkaTransport) -> AsyncIterator[KafkaWriter]:
             await writer.stop()
 
 
-async def tables(transport: KafkaTransport, names: Sequence[str]) -> Mapping[str, Table]:
+async def tables(transport: Transport, names: Sequence[str]) -> Mapping[str, Table]:
     """These tables whole, as they are now; they are not kept up to date."""
     read = Tables(transport, list(names))
     async with anyio.create_task_group() as tasks:
@@ -75,5 +76,8 @@ async def apply_settings(environment: Environment, path: Path, *, dry_run: bool 
     async with connected(environment) as transport:
         known = await tables(transport, (ORGS, WORKSPACES))
         orgs, workspaces = dict(known[ORGS].items()), dict(known[WORKSPACES].items())
-        async with writing(transport) as writer:
-            return await changes.apply(settings, orgs, workspaces, cipher, writer, now=int(time.time()), prune=prune, dry_run=dry_run)
+        planned = changes.plan(settings, orgs, workspaces, cipher, now=int(time.time()), prune=prune)
+        if planned.records and not dry_run:
+            async with writing(transport) as writer:
+                await changes.write(planned, writer)
+        return list(planned.changes)

@@ -24,7 +24,7 @@ from pipeline.outcomes import Step
 from pipeline.records import Outgoing
 from pipeline.tables import Table, Tables, readable
 from pipeline.topics import TopicSpec
-from pipeline.transport import Writer
+from pipeline.transport import Transport, Writer
 from pipeline.worker import Worker
 from schemas.settings import Org, Workspace
 from stages import console, flow, ingress, rows, secrets
@@ -49,6 +49,9 @@ PARTS: Final = ("ingress", *flow.STAGES, "console")
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 _INGRESS_TABLES: Final = ("workspaces",)
+
+_WRITING: Final = ("ingress", "match", "create", "campaign-membership")
+"""Parts that write beside what a stage's worker writes: webhooks, and what a login has found out. A producer asks for rights."""
 
 
 class TopicsNotReady(TurnoutError):
@@ -96,7 +99,7 @@ async def _run_parts(environment: Environment, parts: Sequence[str], stopping: "
     transport = KafkaTransport(settings)
     await transport.start()
     try:
-        await _Process(environment, transport, parts).run(stopping)
+        await Process(environment, transport, parts).run(stopping)
     finally:
         with anyio.CancelScope(shield=True):
             await transport.stop()
@@ -130,10 +133,10 @@ class Stopping:
             self.startup.cancel()
 
 
-class _Process:
+class Process:
     """The parts of one process and what they share."""
 
-    def __init__(self, environment: Environment, transport: KafkaTransport, parts: Sequence[str]) -> None:
+    def __init__(self, environment: Environment, transport: Transport, parts: Sequence[str]) -> None:
         self._environment, self._transport, self._parts = environment, transport, parts
         self._metrics = Metrics()
         self._secrets = secrets.load(environment.secret_keys_file)
@@ -146,8 +149,9 @@ class _Process:
 
     async def run(self, stopping: "Stopping") -> None:
         async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
-            await self._writer.start()
-            stack.push_async_callback(self._writer.stop)
+            if any(part in _WRITING for part in self._parts):
+                await self._writer.start()
+                stack.push_async_callback(self._writer.stop)
             await tasks.start(self._tables.run)
             await self._start_servers(stack)
             await self._start_workers(tasks, stack)

@@ -103,24 +103,11 @@ def plan(
     return Plan(tuple(changes), tuple(records))
 
 
-async def apply(
-    settings: Settings,
-    orgs: Mapping[str, bytes],
-    workspaces: Mapping[str, bytes],
-    cipher: Cipher,
-    writer: Writer,
-    *,
-    now: int,
-    prune: bool = False,
-    dry_run: bool = False,
-) -> list[Change]:
-    """Writes what differs, and returns all changes once they are durable. Raises SettingsError, TransportError."""
-    planned = plan(settings, orgs, workspaces, cipher, now=now, prune=prune)
-    if planned.records and not dry_run:
-        await writer.send(planned.records)
-        anew = sum(change.encrypted_anew for change in planned.changes)
-        log.info("settings applied", written=len(planned.records), encrypted_anew=anew)
-    return list(planned.changes)
+async def write(planned: Plan, writer: Writer) -> None:
+    """Returns once all of it is durable. Raises TransportError."""
+    await writer.send(planned.records)
+    anew = sum(change.encrypted_anew for change in planned.changes)
+    log.info("settings applied", written=len(planned.records), encrypted_anew=anew)
 
 
 def show(orgs: Mapping[str, bytes], workspaces: Mapping[str, bytes]) -> dict[str, list[dict[str, Any]]]:

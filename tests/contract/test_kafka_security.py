@@ -87,7 +87,6 @@ def rights() -> dict[str, list[Right]]:
         found[name] = given
     for name in ("console", "lag", "workspace", "cursors"):
         found[name] += looking_at(STAGES)
-    found["console"].append(Right(CLUSTER, "kafka-cluster", LITERAL, "IdempotentWrite"))
     found["topics"] = [*everyone(), *(Right(TOPIC, f"{PREFIX}.", PREFIXED, operation) for operation in ("Create", "AlterConfigs"))]
     found["nobody"] = []
     return found
