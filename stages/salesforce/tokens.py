@@ -215,7 +215,7 @@ class TokenDoor:
             cause = Cause(
                 code=OTHER_ORGANIZATION,
                 message=f"The login leads to organization {token.organization_id}; before it was {org.organization_id}",
-                hint="Correct the org's settings; or, if this is the right org now, say so with `turnout check --accept-organization`",
+                hint=f"Correct the org's settings; or, if this is the right org now, say so with `turnout check {org.id} --accept-organization`",
             )
             raise self._refused(Trouble(kind=ORG, cause=cause), org)
         return token

@@ -72,6 +72,7 @@ def test_every_command_has_help(path: tuple[str, ...], capsys: pytest.CaptureFix
         (("dead-letters", "discard", "--all"), "--reason"),
         (("lag", "--watch", "--json"), "don't go together"),
         (("up", "--data-dir", "x"), "add --embedded"),
+        (("check", "--accept-organization"), "wants the ORG"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )  # fmt: skip
