@@ -6,7 +6,7 @@ import dataclasses
 import pathlib
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import aiohttp
@@ -101,11 +101,14 @@ class Ground:
 
 
 @contextlib.asynccontextmanager
-async def ground(*, orgs: int = 1, latency_ms: int = 0, parts: Sequence[str] = CHAIN) -> AsyncIterator[Ground]:
-    """With these parts running."""
+async def ground(
+    *, orgs: int = 1, latency_ms: int = 0, parts: Sequence[str] = CHAIN, broker: str | None = None, folder: pathlib.Path | None = None
+) -> AsyncIterator[Ground]:
+    """With these parts running. `broker`: else TURNOUT_TEST_BROKER's; `folder`: for logs and topics, else one that goes at the end."""
     async with contextlib.AsyncExitStack() as stack:
-        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="turnout-bench-")))
-        bootstrap = stack.enter_context(_broker(folder / "broker"))
+        if folder is None:
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="turnout-bench-")))
+        bootstrap = await _broker(folder / "broker", broker or brokers.kind(), stack)
         arguments = ["sandbox", "salesforce", "--port", "0", "--orgs", str(orgs), "--latency-ms", str(latency_ms)]
         said = folder / "orgs.log"
         sandbox, ready = stack.enter_context(processes.running(arguments, processes.environment(), said, r"sandbox salesforce ready: (.+)"))
@@ -124,13 +127,12 @@ async def ground(*, orgs: int = 1, latency_ms: int = 0, parts: Sequence[str] = C
         yield built
 
 
-@contextlib.contextmanager
-def _broker(folder: pathlib.Path) -> Iterator[str]:
-    """The broker that TURNOUT_TEST_BROKER names."""
-    folder.mkdir()
-    if brokers.kind() == brokers.APACHE:
-        with apache.running(folder) as broker:
-            yield broker.bootstrap
-    else:
-        with brokers.embedded(folder) as address:
-            yield address
+async def _broker(folder: pathlib.Path, kind: str, stack: contextlib.AsyncExitStack) -> str:
+    """A broker's address; it is ended with the stack."""
+    if kind == brokers.EMBEDDED:
+        await asyncio.to_thread(folder.mkdir)
+        return stack.enter_context(brokers.embedded(folder))
+    kafka = apache.ApacheKafka(folder)
+    stack.callback(kafka.stop)
+    await kafka.start()
+    return kafka.bootstrap

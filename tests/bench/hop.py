@@ -13,10 +13,9 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import anyio
-import msgspec
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
@@ -29,26 +28,17 @@ from pipeline.records import Outgoing
 from pipeline.stage import SilentObserver, Stage
 from pipeline.tables import Tables
 from pipeline.worker import Worker
-from schemas.messages import SCHEMA, Registration, Subject
+from schemas.messages import SCHEMA, Registration
 from stages.sandbox.broker import EmbeddedBroker
 from tests.bench import figures
 from tests.bench.figures import Figure
+from tests.bench.job import Speeds, Watch, decode, encode
 
 PARTITIONS: Final = 4
 READS: Final = "normalized"
 ORGS: Final = 20
 TABLES: Final = ("lanes", "controls")
 ENOUGH: Final = 0.6
-
-_decode = msgspec.json.Decoder(Subject).decode
-_encode = msgspec.json.Encoder().encode
-
-
-class Speeds(NamedTuple):
-    """Messages per second that passed, and per second of this process's processor time: the broker and others on the machine left out."""
-
-    passed: float
-    worked: float
 
 
 @functools.lru_cache
@@ -73,10 +63,10 @@ def _registration(number: int, draw: random.Random) -> Outgoing:
         id=registration.id, kind="registration", workspace=workspace, org=org, session=session, event="event-1",
         happened_at=registration.happened_at, received_at=registration.received_at, schema=SCHEMA,
     )  # fmt: skip
-    return Outgoing(READS, email.encode(), _encode(registration), headers)
+    return Outgoing(READS, email.encode(), encode(registration), headers)
 
 
-async def _fill(transport: KafkaTransport, count: int) -> None:
+async def fill(transport: KafkaTransport, count: int) -> None:
     draw = random.Random(1)
     writer = transport.writer()
     await writer.start()
@@ -85,25 +75,6 @@ async def _fill(transport: KafkaTransport, count: int) -> None:
             await writer.send([_registration(number, draw) for number in range(first, min(count, first + 5_000))])
     finally:
         await writer.stop()
-
-
-class _Watch:
-    """From the first record that was read to the last acknowledgement."""
-
-    def __init__(self) -> None:
-        self._began: tuple[float, float] | None = None
-        self._ended = (0.0, 0.0)
-
-    def begin(self) -> None:
-        if self._began is None:
-            self._began = (time.perf_counter(), time.process_time())
-
-    def end(self) -> None:
-        self._ended = (time.perf_counter(), time.process_time())
-
-    def speeds(self, count: int) -> Speeds:
-        began = self._began or (0.0, 0.0)
-        return Speeds(count / (self._ended[0] - began[0]), count / (self._ended[1] - began[1]))
 
 
 async def bare(settings: KafkaSettings, run: int, count: int) -> Speeds:
@@ -123,7 +94,7 @@ async def bare(settings: KafkaSettings, run: int, count: int) -> Speeds:
     )
     await consumer.start()
     await producer.start()
-    watch, done = _Watch(), 0
+    watch, done = Watch(), 0
     try:
         while done < count:
             polled = await consumer.getmany(timeout_ms=200, max_records=1_000)
@@ -132,7 +103,7 @@ async def bare(settings: KafkaSettings, run: int, count: int) -> Speeds:
             sent = []
             for place, rows in polled.items():
                 for row in rows:
-                    value = _encode(_decode(row.value))
+                    value = encode(decode(row.value))
                     sent.append(await producer.send(writes, value, key=row.key, partition=place.partition, headers=list(row.headers)))
             await asyncio.gather(*sent)
             if sent:
@@ -146,7 +117,7 @@ async def bare(settings: KafkaSettings, run: int, count: int) -> Speeds:
 
 
 class _Finished(SilentObserver):
-    def __init__(self, count: int, watch: _Watch) -> None:
+    def __init__(self, count: int, watch: Watch) -> None:
         self._left, self._watch = count, watch
         self.all = asyncio.Event()
 
@@ -159,10 +130,10 @@ class _Finished(SilentObserver):
 
 async def engine(transport: KafkaTransport, run: int, count: int) -> Speeds:
     """How fast a worker is."""
-    writes, watch = f"engine-{run}", _Watch()
+    writes, watch = f"engine-{run}", Watch()
 
     async def step(batch: Batch) -> Sequence[Outcome]:
-        return [Emit((Out(writes, _encode(_decode(message.value))),)) for message in batch.messages]
+        return [Emit((Out(writes, encode(decode(message.value))),)) for message in batch.messages]
 
     def shared_lanes(message: Message) -> tuple[str, ...]:
         watch.begin()
@@ -199,7 +170,7 @@ async def measure(options: argparse.Namespace) -> Sequence[Figure]:
         transport = KafkaTransport(settings)
         await transport.start()
         try:
-            await _fill(transport, count)
+            await fill(transport, count)
             if options.profile:
                 await _profile(transport, count)
             plain: list[Speeds] = []
@@ -214,8 +185,8 @@ async def measure(options: argparse.Namespace) -> Sequence[Figure]:
         bares, engines = [speeds[place] for speeds in plain], [speeds[place] for speeds in ours]
         ratio = figures.median(engines) / figures.median(bares)
         found += [
-            Figure(f"bare aiokafka loop{name}", figures.median(bares), "messages/s", note=_spread(bares)),
-            Figure(f"one hop of the engine{name}", figures.median(engines), "messages/s", note=_spread(engines)),
+            Figure(f"bare aiokafka loop{name}", figures.median(bares), "messages/s", note=spread(bares)),
+            Figure(f"one hop of the engine{name}", figures.median(engines), "messages/s", note=spread(engines)),
             Figure(f"ratio{name}", ratio, "", f"at least {ENOUGH:g}", ratio >= ENOUGH, f"{runs} alternating runs of {count:,} messages"),
         ]
     return found
@@ -231,7 +202,7 @@ async def _profile(transport: KafkaTransport, count: int) -> None:
     pstats.Stats(profile, stream=sys.stderr).sort_stats("cumulative").print_stats(90)
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
     return f"{min(values):,.0f} to {max(values):,.0f}"
 
 
