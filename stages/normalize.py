@@ -388,7 +388,7 @@ _EVENT: Final[msgspec.json.Decoder[livestorm.Webhook[livestorm.Event]]] = msgspe
 )
 
 _UPDATE_HINT: Final = "Another version of Turnout, or other software, wrote it. Update Turnout, then retry the message."
-_WAIT_HINT: Final = "Set livestorm.api_token in the workspace's settings, so that Turnout can ask Livestorm; `turnout backfill` fetches what is missing. Then retry it."
+_WAIT_HINT: Final = "Set livestorm.api_token in the workspace's settings, so that Turnout can ask Livestorm; then retry the message."
 _NO_EMAIL: Final = Cause(
     "no_email",
     "The person has no email address: people are matched by email alone",
@@ -399,13 +399,13 @@ _NO_SESSION: Final = Cause(
     "no_registration",
     "The body does not say which session the person registered for",
     ("$.data.attributes.registrant_detail.session_id",),
-    "Fetch the person again with `turnout backfill`, then discard the message.",
+    "Look in Livestorm where the person belongs, and enter them in Salesforce by hand; then discard the message.",
 )
 _NO_EVENT: Final = Cause(
     "no_event",
     "The body does not say which event the session belongs to",
     ("$.data.attributes.event_id",),
-    "Fetch the session again with `turnout backfill`.",
+    "With livestorm.api_token set Turnout asks for the session when a registration needs it. Discard the message.",
 )
 
 
