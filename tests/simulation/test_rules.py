@@ -1,0 +1,369 @@
+"""Rules of the engine, one by one, in simulated time: an hour costs nothing, and the bounds are those of production."""
+
+import itertools
+from collections import Counter
+
+import pytest
+from structlog.testing import capture_logs
+
+from pipeline.errors import WriteError
+from pipeline.messages import Message
+from pipeline.metadata import decode
+from pipeline.outcomes import Batch, Block, Emit, Out, Outcome, Retry
+from pipeline.stage import Closed, Limits, OpenGate
+from schemas.messages import Cause
+from tests.engine.place import STAGE, told
+from tests.engine.seam import Seam
+from tests.simulation.room import Room, each, passed_on, simulated
+
+LIMITS = Limits()
+DOWN = Cause(code="org_down", message="The org does not answer.", hint="Wait.")
+BY_HAND = Cause(code="paused", message="By hand.")
+
+
+# -- lanes --------------------------------------------------------------------------------------------
+
+
+class Gate(OpenGate):
+    """Closes workspaces."""
+
+    def __init__(self) -> None:
+        self.paused: set[str] = set()
+
+    def closed(self, message: Message) -> Closed | None:
+        lane = message.shared_lanes[-1]
+        return Closed(lane, "paused", BY_HAND) if lane in self.paused else None
+
+    def lane_closed(self, lane: str) -> bool:
+        return lane in self.paused
+
+
+def test_a_workspace_that_is_paused_waits_alone_and_goes_on_by_itself_in_order() -> None:
+    """Rule 1: nothing of it is tried meanwhile; its org and the workspaces beside it go on."""
+
+    async def test(room: Room) -> None:
+        gate = Gate()
+        gate.paused.add("org:acme/workspace:one")
+        running = await room.enter(each(passed_on), LIMITS, gate=gate)
+        room.send([told(n, workspace=("one", "two")[n % 2], key=f"k{n % 6}@acme") for n in range(60)])
+        await room.until(lambda: len(room.numbers()) == 30)
+        await room.pass_by(600)
+        assert all(number % 2 for number in room.numbers())
+        row = running.lanes()["org:acme/workspace:one"]
+        assert (row.state, row.waiting, row.cause) == ("paused", 30, "paused: By hand.")
+        gate.paused.clear()
+        await room.until(lambda: room.committed() == 60 and not running.lanes())
+        assert [number for number in room.numbers() if number % 2 == 0] == list(range(0, 60, 2))
+
+    simulated(test)
+
+
+def test_a_lane_is_ready_only_when_every_wider_one_is() -> None:
+    """Rule 1: a workspace that is mended while its org is down is not tried before the org may be."""
+
+    async def test(room: Room) -> None:
+        runs: list[tuple[float, str]] = []
+        bad = {"org:acme/workspace:one": None, "org:acme": 300.0}
+
+        def decide(message: Message) -> Outcome:
+            runs.append((room.now, message.workspace))
+            lane = next((lane for lane in message.shared_lanes if lane in bad), None)
+            return passed_on(message) if lane is None else Block(lane, DOWN, bad[lane])
+
+        del bad["org:acme"]
+        await room.enter(each(decide), LIMITS)
+        room.send([told(n, workspace="one") for n in range(5)])
+        await room.until(lambda: len(runs) > 0)
+        bad["org:acme"] = 300.0
+        room.send([told(5, workspace="two")])
+        await room.until(lambda: runs[-1][1] == "two")
+        shut_at = room.now
+        del bad["org:acme/workspace:one"], bad["org:acme"]
+        await room.until(lambda: len(room.numbers()) == 6)
+        assert min(at for at, _ in runs if at > shut_at) >= shut_at + 299
+
+    simulated(test)
+
+
+def test_busy_and_blocked_are_told_apart() -> None:
+    """Rule 2: a burst beyond the org's bound lags as busy, an org that is down as blocked."""
+
+    async def test(room: Room) -> None:
+        async def step(batch: Batch) -> list[Outcome]:
+            if batch.org == "down":
+                return [Block("org:down", DOWN)] * len(batch.messages)
+            await room.pass_by(5)
+            return [passed_on(message) for message in batch.messages]
+
+        running = await room.enter(step, LIMITS)
+        room.send([told(n, org="burst") for n in range(6_000)])
+        room.send([told(n, org="down") for n in range(6_000, 6_010)])
+        await room.until(lambda: len(running.lanes()) == 2)
+        assert {lane: row.state for lane, row in running.lanes().items()} == {"org:burst": "busy", "org:down": "blocked"}
+        assert running.heard.blocked == {("busy", "busy"): 1, ("blocked", "org_down"): 1}
+        await room.until(lambda: len(room.numbers()) == 6_000)
+        assert sorted(room.numbers()) == list(range(6_000))
+
+    simulated(test)
+
+
+def test_a_share_that_is_tried_again_for_ever_takes_no_place_from_the_others() -> None:
+    """Rule 3: every fifth message of every org rests and rests; more of them than the budget holds; all others are worked on, in bounded memory."""
+
+    async def test(room: Room) -> None:
+        def decide(message: Message) -> Outcome:
+            return Retry(30.0, DOWN, free=True) if int(message.id) % 5 == 0 else passed_on(message)
+
+        limits = Limits(resting_messages=50, org_resting_messages=20, org_messages=100, total_messages=400, batch_messages=50)
+        running = await room.enter(each(decide, 0.1), limits)
+        most = 0
+        for first in range(0, 5_000, 500):
+            room.send([told(n, org=f"o{n % 3}") for n in range(first, first + 500)])
+            await room.until(lambda first=first: len(set(room.numbers())) == (first + 500) * 4 // 5)  # type: ignore[misc]
+            most = max(most, running.worker._dispatcher.held)
+        assert most <= limits.total_messages + limits.fetch_messages
+        assert running.worker._dispatcher.resting <= limits.resting_messages + limits.batch_messages
+        assert len(room.numbers()) == 4_000, "each once"
+
+    simulated(test)
+
+
+def test_what_waits_is_counted_while_it_is_passed_over_and_at_least_so_after_a_restart() -> None:
+    """Rule 18: with the time of the oldest, the cause, the mend and the next try."""
+
+    async def test(room: Room) -> None:
+        gate = Gate()
+        gate.paused.add("org:acme/workspace:w")
+        decide = each(lambda message: Block("org:bolt", DOWN, 100.0) if message.org == "bolt" else passed_on(message))
+        running = await room.enter(decide, LIMITS, gate=gate)
+        room.send([told(n, org=("acme", "bolt")[n % 2]) for n in range(70)])
+        await room.until(lambda: {row.waiting for row in running.lanes().values()} == {35})
+        rows = running.lanes()
+        row = rows["org:bolt"]
+        assert (row.at_least, row.cause, row.mend) == (False, "org_down: The org does not answer.", "Wait.")
+        assert row.oldest_at == room.broker.records("in")[1].timestamp_ms
+        assert 90_000 < row.next_try_at - row.since < 101_000
+        assert rows["org:acme/workspace:w"].next_try_at == 0
+        await running.stop()
+        again = await room.enter(decide, LIMITS, gate=gate)
+        room.send([told(70)])
+        await room.until(lambda: again.lanes()["org:acme/workspace:w"].at_least)
+        assert 1 <= again.lanes()["org:acme/workspace:w"].waiting <= 36
+
+    simulated(test)
+
+
+# -- commits --------------------------------------------------------------------------------------------
+
+
+def test_commits_are_at_most_one_a_second_and_none_where_nothing_changed() -> None:
+    """Rule 6."""
+
+    async def test(room: Room) -> None:
+        running = await room.enter(each(passed_on), LIMITS)
+        begun = room.now
+        for n in range(600):
+            room.send([told(n)])
+            await room.pass_by(0.05)
+        await room.until(lambda: room.committed() == 600)
+        assert 20 <= running.heard.commits <= room.now - begun + 2
+        before = running.heard.commits
+        await room.pass_by(300)
+        assert running.heard.commits == before
+
+    simulated(test)
+
+
+def test_what_is_finished_while_a_commit_is_under_way_is_in_the_next_one() -> None:
+    """Rule 6: that a commit was taken clears only the changes that it carried."""
+
+    async def test(room: Room) -> None:
+        seam = Seam()
+        await room.enter(each(passed_on), LIMITS, around=seam.around)
+        seam.commit_seconds = 5.0
+        begun = seam.commits_begun
+        room.send([told(0)])
+        await room.until(lambda: seam.commits_begun > begun)
+        room.send([told(1)])
+        await room.until(lambda: room.numbers() == [0, 1])
+        assert room.committed() < 1, "the first is still under way"
+        await room.until(lambda: room.committed() == 2, 20)
+
+    simulated(test)
+
+
+def test_every_commit_carries_metadata_of_ours_and_no_address() -> None:
+    """Rule 5: also the first, before anything was worked on, and one with nothing that lags."""
+
+    async def test(room: Room) -> None:
+        commits: list[str] = []
+        store = room.broker.group(STAGE).offsets
+        running = await room.enter(each(lambda m: Block("org:acme", DOWN) if m.id == "1" else passed_on(m)), LIMITS)
+        for n in range(4):
+            commits.append(store["in", 0].metadata)
+            room.send([told(n, key="ada.berg@mill.example")])
+            await room.pass_by(2)
+        await running.stop()
+        commits.append(store["in", 0].metadata)
+        assert [decode(text).drained for text in commits] == [False, False, False, False, True]
+        assert decode(commits[-1]).cursors
+        assert not any(word in text for text in commits for word in ("ada", "berg", "mill", "@", "acme"))
+
+    simulated(test)
+
+
+# -- outputs ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("landed", [False, True])
+def test_an_output_that_fails_is_produced_again_from_memory_in_order_and_the_step_is_not_run_again(landed: bool) -> None:
+    """Rule 16; where it landed and only the answer was lost, the whole run is there again. Nothing is committed before."""
+
+    async def test(room: Room) -> None:
+        runs: Counter[str] = Counter()
+
+        def decide(message: Message) -> Outcome:
+            runs[message.id] += 1
+            return passed_on(message)
+
+        await room.enter(each(decide), LIMITS)
+        room.broker.faults.fail("send", WriteError("injected"), topic="out", times=3, landed=landed)
+        room.send([told(n, key="k@acme") for n in range(20)])
+        await room.until(lambda: len(set(room.numbers())) == 20 and room.committed() == 20)
+        assert set(runs.values()) == {1}
+        firsts = list(dict.fromkeys(room.numbers()))
+        assert firsts == list(range(20))
+        assert len(room.numbers()) == (20 if not landed else 23)
+
+    simulated(test)
+
+
+def test_an_output_too_large_for_its_topic_is_a_dead_letter_and_its_mates_go_on() -> None:
+    """Rule 16: the untouched message, whose topic takes larger records."""
+
+    async def test(room: Room) -> None:
+        def decide(message: Message) -> Outcome:
+            return Emit((Out("out", b" " * 2_000 + message.value),)) if message.id == "7" else passed_on(message)
+
+        await room.enter(each(decide), LIMITS)
+        room.send([told(n) for n in range(20)])
+        await room.until(lambda: room.committed() == 20)
+        assert list(dict.fromkeys(room.numbers())) == [n for n in range(20) if n != 7]
+        [letter] = room.letters()
+        assert (letter.offset, letter.message, letter.causes[0].code) == (7, b"7", "record_too_large")
+        assert "max.message.bytes" in letter.causes[0].hint
+
+    simulated(test)
+
+
+# -- probes and the sweep -----------------------------------------------------------------------------------
+
+
+def test_a_blocked_org_is_probed_by_one_batch_at_least_once_a_minute_however_many_partitions_it_has() -> None:
+    """Rule 13: half an hour of it, in eight partitions."""
+
+    async def test(room: Room) -> None:
+        probes: list[tuple[float, int]] = []
+
+        async def step(batch: Batch) -> list[Outcome]:
+            probes.append((room.now, len(batch.messages)))
+            return [Block("org:acme", DOWN)] * len(batch.messages)
+
+        await room.enter(step, LIMITS)
+        room.send([told(n, partition=n % 8) for n in range(4_000)])
+        await room.pass_by(1_800)
+        settled = [(at, size) for at, size in probes if at > 300]
+        gaps = [later - earlier for (earlier, _), (later, _) in itertools.pairwise(settled)]
+        assert max(gaps) <= 61
+        per_probe: Counter[int] = Counter()
+        for at, size in settled:
+            per_probe[int(at // 15)] += size
+        assert max(per_probe.values()) <= LIMITS.probing.messages, "one batch, over all partitions"
+        assert len(settled) <= 1_500 / 25
+
+    simulated(test, partitions=8)
+
+
+def test_for_one_lane_no_range_is_read_again_and_again() -> None:
+    """Rule 11: once the org is mended the sweep reads each offset once; while it is down a probe reads a fetch or two."""
+
+    async def test(room: Room) -> None:
+        down = {"acme"}
+        probes = 0
+
+        async def step(batch: Batch) -> list[Outcome]:
+            nonlocal probes
+            if batch.org in down:
+                probes += 1
+                return [Block("org:acme", DOWN)] * len(batch.messages)
+            return [passed_on(message) for message in batch.messages]
+
+        running = await room.enter(step, LIMITS)
+        room.send([told(n, org=("acme", "bolt")[n % 2], key=f"{n % 100}@x") for n in range(20_000)])
+        await room.until(lambda: len(room.numbers()) == 10_000)
+        read = running.transport.read
+        await room.pass_by(1_800)
+        assert 25 < probes < 100
+        assert len(read) <= 2 * probes * 2_000
+        del read[:]
+        down.clear()
+        await room.until(lambda: len(room.numbers()) == 20_000 and room.committed() == 20_000)
+        counted = Counter(read)
+        assert max(counted.values()) <= 2, counted.most_common(3)
+        assert len(read) <= 20_000 + 2 * 2_000, "the whole range once, and the ends of two fetches"
+
+    simulated(test)
+
+
+# -- what the log no longer has ------------------------------------------------------------------------------
+
+
+def test_the_retention_guard_warns_at_half_and_rescues_at_four_fifths() -> None:
+    """Rule 10: the gauge tells the age of the oldest cursor over the retention."""
+
+    async def test(room: Room) -> None:
+        seen: list[float] = []
+        limits = Limits(retention_seconds=2_000.0)
+        running = await room.enter(each(lambda message: Block("org:acme", DOWN)), limits)
+        running.heard.retention = lambda stage, used: seen.append(used)  # type: ignore[method-assign]
+        room.send([told(n) for n in range(10)])
+        with capture_logs() as lines:
+            await room.pass_by(980)
+            assert not [line for line in lines if "waited" in line["event"]]
+            await room.pass_by(40)
+            [warned] = [line for line in lines if "half of what the log keeps" in line["event"]]
+            assert (warned["lane"], warned["log_level"]) == ("org:acme", "warning")
+            assert room.letters() == []
+            await room.pass_by(560)
+            assert room.letters() == []
+            assert 0.78 < seen[-1] < 0.8
+            await room.until(lambda: len(room.letters()) == 10)
+        assert [letter.offset for letter in room.letters()] == list(range(10))
+        assert {letter.causes[0].code for letter in room.letters()} == {"retention_guard"}
+        await room.until(lambda: seen[-1] == 0)
+
+    simulated(test)
+
+
+def test_a_lost_range_is_told_with_its_lane_its_ends_and_its_time() -> None:
+    """Rule 9: the log's start moved past a lane's cursor."""
+
+    async def test(room: Room) -> None:
+        down = {"acme"}
+
+        def decide(message: Message) -> Outcome:
+            return Block("org:acme", DOWN) if message.org in down else passed_on(message)
+
+        await room.enter(each(decide), LIMITS)
+        room.send([told(n, org=("acme", "bolt")[n % 2]) for n in range(40)])
+        await room.until(lambda: len(room.numbers()) == 20)
+        room.broker.delete_records("in", 0, 30)
+        with capture_logs() as lines:
+            down.clear()
+            await room.until(lambda: room.committed() == 40 and len(room.numbers()) == 25)
+        [line] = [line for line in lines if line["event"].startswith("messages were deleted")]
+        assert (line["lane"], line["partition"], line["lost_from"], line["lost_to"]) == ("org:acme", 0, 0, 30)
+        assert line["oldest_at_ms"] > 0
+        assert "turnout backfill" in line["event"]
+
+    simulated(test)
