@@ -9,7 +9,7 @@ from typing import Any, Final
 
 FETCH_API_KEY: Final = 1
 FIRST_PAUSE_SECONDS: Final = 0.005
-LONGEST_PAUSE_SECONDS: Final = 0.05
+LONGEST_PAUSE_SECONDS: Final = 0.1
 
 
 def paced(consumer: Any, max_wait_seconds: float) -> None:
