@@ -53,6 +53,8 @@ class Case:
     on_demand: bool
     written: dict[str, Value] = dataclasses.field(default_factory=dict)
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    only_fills: bool = False
+    """It is too old to overwrite what the member holds."""
 
     @property
     def watches(self) -> bool:
@@ -245,8 +247,11 @@ class CampaignMembership:
         held = group.held
         state: dict[str, Any] = dict(held) if held is not None else {}
         values: dict[str, Value] = {}
+        newest = 0
         for case in group.cases:
-            case.written, case.left_out = self._changes(scene, group, case, state), case.left_out | group.refused
+            outrun = case.subject.happened_at < newest
+            case.written, case.left_out = self._changes(scene, group, case, state, outrun=outrun), case.left_out | group.refused
+            newest = max(newest, case.subject.happened_at)
             values.update(case.written)
             state.update(case.written)
         if held is not None and not values:
@@ -257,8 +262,11 @@ class CampaignMembership:
         who = "ContactId" if group.person.object == people.CONTACT else "LeadId"
         return Write(MEMBER, {"CampaignId": group.campaign, who: group.person.id, **values})
 
-    def _changes(self, scene: _Scene, group: Group, case: Case, state: Mapping[str, Any]) -> dict[str, Value]:
-        """What one registration changes in a member that stands at `state` (empty: there is none yet)."""
+    def _changes(self, scene: _Scene, group: Group, case: Case, state: Mapping[str, Any], *, outrun: bool) -> dict[str, Value]:
+        """What one registration changes in a member that stands at `state` (empty: there is none yet).
+
+        `outrun`: a later event came before it in this batch.
+        """
         held = ranking.rank_held(state.get("Status"), bool(state.get("HasResponded")), case.workspace.statuses) if state else -1
         values: dict[str, Value] = {}
         if case.rank > held:
@@ -266,9 +274,10 @@ class CampaignMembership:
             values["Status"] = ranking.spelled(label, group.labels) or label
         rules = _rules(case, group)
         if state:
-            only_fill = self._is_old(scene, group, case, state, held)
-            draft = mapping.for_existing(rules, case.subject.attributes, scene.describe, state, only_fill=only_fill)
+            case.only_fills = self._is_old(scene, group, case, state, held, outrun=outrun)
+            draft = mapping.for_existing(rules, case.subject.attributes, scene.describe, state, only_fill=case.only_fills)
         else:
+            case.only_fills = False
             draft = mapping.for_new(rules, case.subject.attributes, scene.describe)
         case.left_out = draft.left_out
         values.update(draft.values)
@@ -276,16 +285,17 @@ class CampaignMembership:
             values.update(self._replay(scene, case, group, state))
         return values
 
-    def _is_old(self, scene: _Scene, group: Group, case: Case, state: Mapping[str, Any], held: int) -> bool:
+    def _is_old(self, scene: _Scene, group: Group, case: Case, state: Mapping[str, Any], held: int, *, outrun: bool) -> bool:
         """Too old to overwrite a value; who attended has more to tell than that nobody came."""
         outdone = case.subject.action == "not_attended" and held == ranking.ATTENDED
         return outdone or only_fills(
             happened_at=case.subject.happened_at,
-            replayed=case.message.replay is not None,
-            remembered=self._recall.is_past(group.key, case.subject.happened_at, case.subject.id),
+            replay=case.message.replay,
+            remembered=outrun or self._recall.is_past(group.key, case.subject.happened_at, case.subject.id),
             record=state if "LastModifiedDate" in state else {"LastModifiedById": scene.user},
             our_user=scene.user,
             event_time_field=None,
+            overwrote_at=self._recall.overwrote_at(group.key),
         )
 
     def _replay(self, scene: _Scene, case: Case, group: Group, state: Mapping[str, Any]) -> dict[str, Value]:
@@ -393,7 +403,8 @@ class CampaignMembership:
     def _finish(self, scene: _Scene, group: Group, member_id: str) -> None:
         causes = self._recall.found(group.key)
         for case in group.cases:
-            self._recall.applied(group.key, case.subject.happened_at, case.subject.id)
+            overwrote_at = 0 if case.only_fills else self._now()
+            self._recall.applied(group.key, case.subject.happened_at, case.subject.id, overwrote_at=overwrote_at)
             step = Written(
                 stage=STAGE,
                 at=self._now(),

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from pipeline.delivery import DEAD_LETTERS
+from pipeline.messages import REPLAY
 from pipeline.records import Outgoing, Record
 from pipeline.tables import readable
 from pipeline.transport import Transport, Writer
@@ -19,6 +20,7 @@ from schemas.settings import Workspace
 from stages import ingress
 from stages.errors import UsageError
 from stages.lag import rfc3339
+from stages.recency import retried
 from stages.trace import read
 
 Json = dict[str, Any]
@@ -94,9 +96,14 @@ async def discard(writer: Writer, letters: Sequence[DeadLetter], reason: str, no
 
 
 def again(letter: DeadLetter, workspaces: Mapping[str, Workspace], now_ms: int) -> Sequence[Outgoing]:
-    """The records that bring a letter's message back. Raises UsageError where its workspace is gone and it never was in a topic."""
+    """The records that bring a letter's message back. Raises UsageError where its workspace is gone and it never was in a topic.
+
+    They carry the mark of a retry, since they come behind what was behind them: what was set meanwhile doesn't go back. A mark that
+    the message had when it was refused stays.
+    """
     if letter.topic:
-        headers = tuple((name, value.encode()) for name, value in letter.headers.items())
+        told = {REPLAY: retried(letter.at)} | letter.headers
+        headers = tuple((name, value.encode()) for name, value in told.items())
         return [Outgoing(letter.topic, letter.key.encode(), letter.message, headers)]
     workspace = workspaces.get(letter.workspace)
     if workspace is None:

@@ -19,6 +19,7 @@ from schemas.messages import SCHEMA, DeadLetter, Synced
 from schemas.settings import Workspace
 from stages.livestorm import signature, webhook
 from stages.livestorm.signature import Standing
+from stages.recency import retried
 from stages.rows import WORKSPACES, Rows
 from stages.secrets import SecretsError
 
@@ -262,8 +263,14 @@ def received(taken: webhook.Taken) -> Outgoing:
 
 
 def again(letter: DeadLetter, workspace: Workspace, *, now: int) -> tuple[Answer, tuple[Outgoing, ...]]:
-    """A dead letter of the ingress (it never was in a topic), once more; the same signed timestamp. `now` is Unix ms."""
-    return decide(workspace, letter.message, signed_at=int(letter.headers[_SIGNED_AT]), received_at=now)
+    """A dead letter of the ingress (it never was in a topic), once more; the same signed timestamp. `now` is Unix ms.
+
+    It is marked as a retry of what was refused when it was signed: it may be refused, and retried, more than once.
+    """
+    signed_at = int(letter.headers[_SIGNED_AT])
+    answer, records = decide(workspace, letter.message, signed_at=signed_at, received_at=now)
+    mark = (messages.REPLAY, retried(signed_at).encode())
+    return answer, tuple(msgspec.structs.replace(record, headers=(*record.headers, mark)) for record in records)
 
 
 def _dropped(workspace: Workspace, unknown: webhook.Unknown, signed_at: int, received_at: int) -> Outgoing:

@@ -12,6 +12,9 @@ REMEMBERED: Final = 20_000
 """Addresses of which a worker remembers the last event."""
 SAME_EVENT_IDS: Final = 32
 """Ids of events of one moment that are told apart from repeats."""
+CLOCKS_MS: Final = 5_000
+"""By how much clocks of two machines may differ, Salesforce's whole seconds with it."""
+_RETRIED: Final = "retry:"
 
 
 def milliseconds(text: Any) -> int | None:
@@ -32,13 +35,35 @@ def datetime_text(ms: int) -> str:
     return datetime.datetime.fromtimestamp(ms // 1000, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def retried(refused_at: int) -> str:
+    """The replay mark of a dead letter that is sent on its way again. `refused_at`: Unix ms, when it left its place in the order."""
+    return f"{_RETRIED}{refused_at}"
+
+
+def _refused_at(replay: str) -> int | None:
+    """When the message was refused; None: it is a replay of what was not."""
+    time = replay.removeprefix(_RETRIED)
+    return int(time) if time != replay and time.isdecimal() else None
+
+
 def only_fills(
-    *, happened_at: int, replayed: bool, remembered: bool, record: Mapping[str, Any], our_user: str, event_time_field: str | None
+    *,
+    happened_at: int,
+    replay: str | None,
+    remembered: bool,
+    record: Mapping[str, Any],
+    our_user: str,
+    event_time_field: str | None,
+    overwrote_at: int = 0,
 ) -> bool:
     """Whether an event leaves what the record holds alone and only fills what is empty.
 
-    `happened_at` in Unix ms. `remembered`: this worker has applied the same event or a later one. `event_time_field`: the org's field
-    for the time of the event that last set the values, None where it has none (only then does a replay mark count).
+    `happened_at` in Unix ms. `replay`: the message's mark. `remembered`: this worker has applied the same event or a later one.
+    `event_time_field`: the org's field for the time of the event that last set the values, None where it has none (only then does a mark
+    count). `overwrote_at`: Unix ms, when this worker last set the values, by an event that isn't later; 0: it doesn't know of that.
+
+    What was refused, and is retried, comes behind messages that were behind it: it overwrites only where nothing has changed the record
+    since, but for letters before it, retried with it.
     """
     if remembered:
         return True
@@ -47,7 +72,10 @@ def only_fills(
     if by_others and changed_at is not None and happened_at < changed_at:
         return True
     if event_time_field is None:
-        return replayed
+        refused_at = None if replay is None else _refused_at(replay)
+        if refused_at is None:
+            return replay is not None
+        return changed_at is not None and changed_at + CLOCKS_MS >= refused_at and changed_at > overwrote_at + CLOCKS_MS
     set_at = milliseconds(record.get(event_time_field))
     return set_at is not None and happened_at // 1000 <= set_at // 1000
 
@@ -58,6 +86,7 @@ class _Memory:
     ids: tuple[str, ...] = ()
     written_at: int = 0
     lost: Cause | None = None
+    overwrote_at: int = 0
 
 
 class Recall:
@@ -73,12 +102,19 @@ class Recall:
         memory = self._memory.get(key)
         return memory is not None and (happened_at < memory.happened_at or (happened_at == memory.happened_at and event_id in memory.ids))
 
-    def applied(self, key: tuple[str, str], happened_at: int, event_id: str) -> None:
+    def applied(self, key: tuple[str, str], happened_at: int, event_id: str, *, overwrote_at: int = 0) -> None:
+        """`overwrote_at`: Unix ms, when the values were set by it, or found to be its own; 0: it only filled what was empty."""
         memory = self._touch(key)
+        memory.overwrote_at = overwrote_at
         if happened_at > memory.happened_at:
             memory.happened_at, memory.ids = happened_at, (event_id,)
         elif happened_at == memory.happened_at and event_id not in memory.ids:
             memory.ids = (*memory.ids, event_id)[-SAME_EVENT_IDS:]
+
+    def overwrote_at(self, key: tuple[str, str]) -> int:
+        """When the event that was applied last set the values, Unix ms; 0: it did not, or none is remembered."""
+        memory = self._memory.get(key)
+        return memory.overwrote_at if memory is not None else 0
 
     def writes(self, key: tuple[str, str], at: int) -> None:
         """A write has ended at `at`, Unix ms, however it ended."""

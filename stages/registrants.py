@@ -49,6 +49,8 @@ class Plan:
     draft: Draft = dataclasses.field(default_factory=lambda: Draft({}, {}))
     account: str = ""
     known_ids: tuple[str, ...] = ()
+    only_fills: bool = False
+    """It is too old to overwrite what the record holds."""
     doubled: bool = False
     """A DUPLICATE_VALUE was met while nobody was found."""
     last: tuple[Trouble, ...] = ()
@@ -166,13 +168,14 @@ class Registrants:
             plan.fresh = False
             return None
         time_field = _own_name(describe, scene.org.event_time_field)
-        only_fill = only_fills(
+        only_fill = plan.only_fills = only_fills(
             happened_at=plan.subject.happened_at,
-            replayed=plan.message.replay is not None,
+            replay=plan.message.replay,
             remembered=self._is_past(plan, sighting.id),
             record=sighting.record,
             our_user=scene.user,
             event_time_field=time_field,
+            overwrote_at=max(self._recall.overwrote_at(key) for key in _keys(plan, sighting.id)),
         )
         draft = mapping.for_existing(rules, plan.subject.attributes, describe, sighting.record, only_fill=only_fill)
         if draft.values and time_field is not None and (not only_fill or mapping.is_blank(sighting.record.get(time_field))):
@@ -192,6 +195,7 @@ class Registrants:
         return Write(sighting.object, draft.values, sighting.id)
 
     def _create(self, scene: _Scene, plan: Plan) -> Write | None:
+        plan.only_fills = False
         name = plan.creates
         describe = scene.describes[name]
         outcome = self._not_creatable(scene, plan, describe)
@@ -332,7 +336,7 @@ class Registrants:
         sighting = plan.sighting
         own = sighting.record.get("Email") if sighting is not None else None
         for key in _keys(plan, record_id):
-            self._recall.applied(key, plan.subject.happened_at, plan.subject.id)
+            self._recall.applied(key, plan.subject.happened_at, plan.subject.id, overwrote_at=0 if plan.only_fills else self._now())
         ids = {object_name: record_id} | ({"Account": plan.account} if plan.account else {})
         trail = (*plan.subject.trail, self._written(plan, ids))
         member = Member(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.messages import Cause
-from stages.recency import Recall, datetime_text, milliseconds, only_fills
+from stages.recency import Recall, datetime_text, milliseconds, only_fills, retried
 
 US, OTHER = "005000000000001AAA", "005000000000002AAA"
 NOON = 1_780_000_000_000
@@ -15,7 +15,7 @@ NOON = 1_780_000_000_000
 
 def old(**changes: Any) -> bool:
     told: dict[str, Any] = {
-        "happened_at": NOON, "replayed": False, "remembered": False, "our_user": US, "event_time_field": None,
+        "happened_at": NOON, "replay": None, "remembered": False, "our_user": US, "event_time_field": None,
         "record": {"LastModifiedById": US, "LastModifiedDate": datetime_text(NOON)},
     } | changes  # fmt: skip
     return only_fills(**told)
@@ -36,8 +36,32 @@ def test_a_change_of_our_own_does_not_count_as_made_by_hand() -> None:
 
 
 def test_without_a_time_field_a_replayed_event_only_fills() -> None:
-    assert old(replayed=True)
-    assert not old(replayed=True, event_time_field="Event_Time__c")
+    assert old(replay="r1")
+    assert not old(replay="r1", event_time_field="Event_Time__c")
+
+
+@pytest.mark.parametrize("by", [US, OTHER])
+def test_what_was_refused_overwrites_only_where_nothing_changed_the_record_since(by: str) -> None:
+    """A later event that came through meanwhile has set it, or someone by hand."""
+    refused_at = NOON + 600_000
+    assert not old(replay=retried(refused_at), happened_at=refused_at - 1000, record=changed(by, refused_at - 60_000))
+    assert old(replay=retried(refused_at), record=changed(by, refused_at + 60_000))
+    assert old(replay=retried(refused_at), record=changed(by, refused_at)), "clocks differ, and Salesforce's knows whole seconds only"
+
+
+def test_letters_that_are_retried_together_follow_each_other() -> None:
+    """What the one before has set just now does not stand in the way; what was set after that does."""
+    refused_at = NOON + 600_000
+    assert not old(replay=retried(refused_at), record=changed(US, NOON + 900_000), overwrote_at=NOON + 900_500)
+    assert old(replay=retried(refused_at), record=changed(US, NOON + 960_000), overwrote_at=NOON + 900_500)
+
+
+def test_what_an_event_only_filled_is_not_taken_for_its_own() -> None:
+    recall = Recall()
+    recall.applied(KEY, NOON, "one", overwrote_at=NOON + 5)
+    assert recall.overwrote_at(KEY) == NOON + 5
+    recall.applied(KEY, NOON + 1, "two")
+    assert recall.overwrote_at(KEY) == 0
 
 
 def test_with_a_time_field_only_a_later_event_overwrites() -> None:

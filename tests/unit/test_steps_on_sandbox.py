@@ -1,6 +1,7 @@
 """match, create and campaign-membership against the sandbox org: each rule of the flow as one test, from the message to the org's records."""
 
 import random
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipeline.outcomes import Batch, Block, Drop, Emit, Reject, Retry
 from schemas.messages import Action
 from schemas.settings import FieldRule, Statuses
 from schemas.tables import CampaignRow
+from stages.recency import retried
 from tests.flow.salesforce import changes
 from tests.unit.steps_line import Line, line, workspace
 
@@ -524,6 +526,37 @@ async def test_a_replayed_event_fills_and_never_overwrites(acme: Line) -> None:
     await acme.run()
     lead = await acme.org.one("Lead", "a@x.example")
     assert (lead["Title"], lead["City"]) == ("CEO", "Bern")
+
+
+async def test_a_retried_dead_letter_brings_back_nothing_that_was_set_since(acme: Line) -> None:
+    """Neither on the Lead nor on the member; what is still empty it fills."""
+    await acme.org.rule("custom-field", object="CampaignMember", field="Region__c", type="string", length=80)
+    acme.connect(workspace(campaign_member={"Region__c": FieldRule(source="region")}))
+    acme.session()
+    acme.person("a@x.example", at=20, job_title="CEO", region="EMEA")
+    await acme.run()
+    acme.restart()
+    acme.person("a@x.example", at=10, job_title="Intern", city="Bern", region="APAC", replay=retried(int((time.time() - 600) * 1000)))
+    await acme.run()
+    lead = await acme.org.one("Lead", "a@x.example")
+    assert (lead["Title"], lead["City"]) == ("CEO", "Bern")
+    assert (await member_of(acme, "a@x.example"))["Region__c"] == "EMEA"
+
+
+async def test_retried_dead_letters_set_in_their_order_what_nothing_has_changed_since(acme: Line) -> None:
+    """Turnout itself had set the value before, long before they were refused."""
+    acme.session()
+    long_ago = "2024-01-01T00:00:00.000+0000"
+    await acme.org.seed(
+        Lead=[
+            {"Email": "a@x.example", "LastName": "A", "Company": "C", "Title": "Old", "CreatedDate": long_ago, "LastModifiedDate": long_ago}
+        ]
+    )
+    for refused, title in ((600, "Senior"), (590, "Chief")):
+        acme.person("a@x.example", at=-refused - 10, job_title=title, replay=retried(int((time.time() - refused) * 1000)))
+    await acme.run()
+    lead = await acme.org.one("Lead", "a@x.example")
+    assert [entry["changes"]["Title"][1] for entry in lead["history"] if "Title" in entry["changes"]] == ["Old", "Senior", "Chief"]
 
 
 async def test_with_a_time_field_only_a_later_event_overwrites() -> None:
