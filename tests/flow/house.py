@@ -33,7 +33,7 @@ class House:
 
     def begin(self, parts: Sequence[str], **variables: str) -> Child:
         """Starts these parts as one process."""
-        said = self.folder / f"{'+'.join(parts)[:60]}-{len(self.children)}.log"
+        said = self.folder / f"{'+'.join(parts)[:60]}-{len([*self.folder.glob('*.log')])}.log"
         extra = {f"TURNOUT_{name}": value for name, value in variables.items()}
         child = Child(["run", *parts], self.environment | extra, said)
         self.children.append(child)

@@ -1,9 +1,8 @@
-"""What others met in the field: webhooks that arrive together, with three workers of each stage (F26)."""
+"""What others met in the field: webhooks that arrive together, with three workers of each stage (F26, F27)."""
 
 import asyncio
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -18,10 +17,10 @@ from tests.flow.watching import eventually
 WORKERS = 3
 
 
-@pytest.fixture
-def three(bootstrap: str, tmp_path: Path) -> Iterator[House]:
+@pytest.fixture(scope="module")
+def three(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A house of its own: an ingress, and three processes of every stage."""
-    with houses.built(bootstrap, tmp_path) as house:
+    with houses.built(bootstrap, tmp_path_factory.mktemp("three")) as house:
         house.start(("ingress", "console"))
         # One after the other: the embedded broker's groups lose members that join at the same moment.
         for _ in range(WORKERS):
@@ -59,3 +58,22 @@ async def test_f26_six_sessions_within_20_ms_are_one_lead_with_three_workers(
         assert len(members) == len(pairs) == 1200
         assert pairs == {(lead["Id"], campaign) for lead in leads for campaign in campaigns}
         assert "DUPLICATE_VALUE" not in await place.org.errors()
+
+
+@pytest.mark.timeout(240)
+async def test_f27_one_new_company_is_one_account_with_three_workers(three: House, estate: Estate, http: aiohttp.ClientSession) -> None:
+    """120 new people of it at once, over all partitions: whoever asks, one writer looks for the Account and makes it."""
+    tenant = estate.take()
+    workspace = tenant.workspace_table(objects={"create": "contact"})
+    await asyncio.to_thread(three.apply, {"org": [tenant.org_table()], "workspace": [workspace]})
+    async with watching.listening(three.bootstrap, three.prefix, ("synced", "dead-letters")) as heard:
+        place = await moved_in(three, tenant, heard, http)
+        session = await place.session()
+        await place.followed(session)
+        emails = [f"maker{number}@acme.example" for number in range(120)]
+        await place.crowd([place.about("people.registered", session, email, company="Acme Ltd") for email in emails], at_once=120)
+        await place.synced(seconds=150)
+        [account] = await place.org.records("Account")
+        contacts = await place.org.records("Contact")
+        assert sorted(contact["Email"] for contact in contacts) == sorted(emails)
+        assert {contact["AccountId"] for contact in contacts} == {account["Id"]}

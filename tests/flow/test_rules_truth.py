@@ -99,6 +99,8 @@ async def test_rule_15_what_is_right_is_not_written_again(place: Place) -> None:
     for webhook in webhooks:
         await place.post(*webhook)
         await place.synced()
+        if webhook is webhooks[0]:
+            assert "Lead" not in await place.org.written(), "an org is not asked to write what it holds"
     assert changes(await place.org.one("Lead", "same@harbour.example")) == []
     before = await everything(place.org)
     await place.org.forget_calls()
