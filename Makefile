@@ -55,6 +55,10 @@ bench: $(VENV)/.dev ## the numbers of the README
 chaos: $(VENV)/.dev ## kills and faults for MINUTES minutes from SEED, the outcome checked
 	$(PY) -m tests.chaos --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
+.PHONY: soak
+soak: $(VENV)/.dev ## orgs that fail for ever, then an outage of all, within MINUTES minutes from SEED: flat, and nothing lost
+	$(PY) -m tests.soak --minutes $(MINUTES) --seed $(SEED) $(ARGS)
+
 .PHONY: venv
 venv: $(VENV)/.dev ## .venv with everything that development needs
 
