@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from pipeline.records import Outgoing
@@ -26,7 +26,7 @@ class Original:
 
     records: Mapping[str, Heard]
 
-    def clones(self, topic: str, emails: Sequence[str], *, fill_bytes: int = 0) -> Iterator[Outgoing]:
+    def clones(self, topic: str, emails: Iterable[str], *, fill_bytes: int = 0) -> Iterator[Outgoing]:
         """A record for each address, as if its webhook had come now; a name is drawn out until the value has `fill_bytes`."""
         record = self.records[topic]
         now = str(int(time.time() * 1000)).encode()

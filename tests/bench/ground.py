@@ -44,8 +44,11 @@ class Ground:
 
     async def start(self, part: str) -> None:
         """Starts a part; returns when it is ready: a stage then holds its partitions."""
-        child = await asyncio.to_thread(self.house.start, (part,))
-        self.children[part] = child
+        self.children[part] = await self.another(part)
+
+    async def another(self, part: str, **variables: str) -> Child:
+        """One more process of a part, with these variables of its own; it is not among `children`. Returns when it is ready."""
+        child = await asyncio.to_thread(self.house.start, (part,), **variables)
         serves = r'"address": "(http://[^"]+)/metrics"'
         address = child.says(serves).group(1) if part in flow.STAGES else self.house.ingress
         ends = time.monotonic() + READY_SECONDS
@@ -53,17 +56,26 @@ class Ground:
             if time.monotonic() > ends:
                 raise BenchError(f"{part} is not ready within {READY_SECONDS:g} s:\n{child.tail()}")
             await asyncio.sleep(LOOK_SECONDS)
+        return child
 
     async def _is_ready(self, address: str) -> bool:
         async with self.http.get(f"{address}/readyz") as answer:
             return answer.status == 200
 
     async def stop(self, part: str) -> None:
-        child = self.children.pop(part)
+        await self.end(self.children.pop(part))
+
+    async def end(self, child: Child) -> None:
+        """SIGTERM, and gone. Raises BenchError where it does not end well."""
         self.house.children.remove(child)
         code = await asyncio.to_thread(child.stop)
         if code:
-            raise BenchError(f"{part} ended with {code}:\n{child.tail()}")
+            raise BenchError(f"`turnout {' '.join(child.arguments)}` ended with {code}:\n{child.tail()}")
+
+    async def kill(self, child: Child) -> None:
+        """kill -9, and gone."""
+        self.house.children.remove(child)
+        await asyncio.to_thread(child.kill)
 
     async def open(self, count: int = 1) -> list[Stand]:
         """So many workspaces, each on an org of its own, known to the ingress; nothing has happened in them."""
