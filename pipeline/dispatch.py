@@ -408,14 +408,14 @@ class Dispatcher:
             due = self._now() + seconds
             self._give_back(line, entry, entry.key, entry.message.lanes[-1], "waiting", outcome.cause, wake=lambda: self._now() >= due)
             return
-        self._rests(line, entry, State.RESTING, outcome.cause, entry.rests_since_ms or self._now_ms())
+        self._rests(line, entry, State.RESTING, outcome.cause, entry.rests_since_ms or self._now_ms(), self._now_ms() + int(seconds * 1000))
         entry.cancel = asyncio.get_running_loop().call_later(seconds, self._wake, line, entry).cancel
         self._consider(line)
 
     @staticmethod
-    def _rests(line: Line, entry: Entry, state: State, cause: Cause, since_ms: int) -> None:
+    def _rests(line: Line, entry: Entry, state: State, cause: Cause, since_ms: int, next_try_ms: int = 0) -> None:
         line.rest(entry, state)
-        entry.rests_for, entry.rests_since_ms = cause, since_ms
+        entry.rests_for, entry.rests_since_ms, entry.next_try_ms = cause, since_ms, next_try_ms
 
     def _wait(self, line: Line, entry: Entry, outcome: Wait) -> None:
         message = entry.message

@@ -30,7 +30,7 @@ class State(Enum):
 class Entry:
     """One held message and its place."""
 
-    __slots__ = ("asked", "cancel", "key", "ledger", "message", "rests_for", "rests_since_ms", "serial", "size", "state")
+    __slots__ = ("asked", "cancel", "key", "ledger", "message", "next_try_ms", "rests_for", "rests_since_ms", "serial", "size", "state")
 
     def __init__(self, message: Message, ledger: "Ledger[Entry]", key: LaneKey, serial: str) -> None:
         self.message = message
@@ -46,6 +46,8 @@ class Entry:
         """Why it rests or waits; None while it does not …"""
         self.rests_since_ms = 0
         """… and since when, Unix ms."""
+        self.next_try_ms = 0
+        """Unix ms: when a step that asked for another try gets it; 0: it waits for something else."""
         self.asked: tuple[str, str, bytes | None] | None = None
         """Table, key and row of the last wait for which it has asked: asked once."""
         self.size = len(message.record.value or b"") + 500

@@ -639,6 +639,8 @@ class Worker:
             row.waiting += 1
             row.since = min(row.since, entry.rests_since_ms)
             row.oldest_at = min(row.oldest_at, held.timestamp_ms)
+            if entry.next_try_ms and not 0 < row.next_try_at <= entry.next_try_ms:
+                row.next_try_at = entry.next_try_ms // 1000 * 1000
         return list(rows.values())
 
     def _lane_row(self, lag: Lag) -> LaneRow:

@@ -20,7 +20,7 @@ from schemas.settings import Workspace
 from stages import ingress
 from stages.errors import UsageError
 from stages.lag import rfc3339
-from stages.recency import retried
+from stages.recency import retried, retried_again
 from stages.trace import read
 
 Json = dict[str, Any]
@@ -98,11 +98,12 @@ async def discard(writer: Writer, letters: Sequence[DeadLetter], reason: str, no
 def again(letter: DeadLetter, workspaces: Mapping[str, Workspace], now_ms: int) -> Sequence[Outgoing]:
     """The records that bring a letter's message back. Raises UsageError where its workspace is gone and it never was in a topic.
 
-    They carry the mark of a retry, since they come behind what was behind them: what was set meanwhile doesn't go back. A mark that
-    the message had when it was refused stays.
+    They carry the mark of a retry, since they come behind what was behind them: what was set meanwhile doesn't go back. What it was
+    marked as before stays.
     """
     if letter.topic:
-        told = {REPLAY: retried(letter.at)} | letter.headers
+        before = letter.headers.get(REPLAY)
+        told = letter.headers | {REPLAY: retried(letter.at, now_ms) if before is None else retried_again(before, now_ms)}
         headers = tuple((name, value.encode()) for name, value in told.items())
         return [Outgoing(letter.topic, letter.key.encode(), letter.message, headers)]
     workspace = workspaces.get(letter.workspace)
@@ -137,7 +138,7 @@ def summary(letter: DeadLetter) -> Json:
         "email": letter.email,
         "session": letter.session,
         "event": letter.event,
-        "causes": [{"code": cause.code, "message": cause.message, "fields": cause.fields, "hint": cause.hint} for cause in letter.causes],
+        "causes": [msgspec.structs.asdict(cause) for cause in letter.causes],
         "topic": letter.topic,
         "partition": letter.partition,
         "offset": letter.offset,

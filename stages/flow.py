@@ -1,7 +1,7 @@
 """The flow, top to bottom: which topic each stage reads, what it runs, how its messages lie in lanes. Starts nothing."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from pipeline.delivery import DEAD_LETTERS, SYNCED
@@ -30,6 +30,9 @@ STAGES: Final = {
 }
 """The steps of the flow, in its order."""
 
+_BY_SESSION: Final = ("normalize", "campaign-membership")
+"""Where messages wait for their session or its Campaign, the session is a lane: whoever waits holds up no other session of the person."""
+
 
 def topics(*, partitions: int, replication: int, retention_hours: int) -> list[TopicSpec]:
     """All topics. Those of the chain and of the tables have one number of partitions, so that a key keeps its number all the way."""
@@ -44,8 +47,7 @@ def topics(*, partitions: int, replication: int, retention_hours: int) -> list[T
 def stage(name: str, step: Step, gate: Gate, *, batch_wait_ms: int | None = None, retention_hours: int = 336) -> Stage:
     """One stage of the flow with its lanes and bounds."""
     last = name == "campaign-membership"
-    # Where messages wait for their session or its Campaign, the session is a lane: whoever waits holds up no other session of the person.
-    by_session = last or name == "normalize"
+    by_session = name in _BY_SESSION
     calls = name != "normalize"
     limits = Limits(
         retention_seconds=retention_hours * 3600.0, wait_first_seconds=0.02 if calls else 0.002, wait_longest_seconds=1.0 if calls else 0.02
@@ -56,7 +58,7 @@ def stage(name: str, step: Step, gate: Gate, *, batch_wait_ms: int | None = None
         name=name,
         reads=STAGES[name][0],
         step=step,
-        shared_lanes=_lanes_to_session if by_session else _lanes_to_workspace,
+        shared_lanes=shared_lanes(name),
         urgent=lambda message: message.kind in ("session", "event", "company"),
         serial=(lambda message: message.session) if last else (lambda message: ""),
         waiting_lane=lambda message: message.shared_lanes[-1] if by_session and message.kind == "registration" else message.lanes[-1],
@@ -64,6 +66,11 @@ def stage(name: str, step: Step, gate: Gate, *, batch_wait_ms: int | None = None
         limits=limits,
         last=last,
     )
+
+
+def shared_lanes(stage: str) -> Callable[[Message], tuple[str, ...]]:
+    """What gives the lanes that a message shares with others in this stage, wide to narrow."""
+    return _lanes_to_session if stage in _BY_SESSION else _lanes_to_workspace
 
 
 def _lanes_to_workspace(message: Message) -> tuple[str, ...]:

@@ -269,7 +269,7 @@ def again(letter: DeadLetter, workspace: Workspace, *, now: int) -> tuple[Answer
     """
     signed_at = int(letter.headers[_SIGNED_AT])
     answer, records = decide(workspace, letter.message, signed_at=signed_at, received_at=now)
-    mark = (messages.REPLAY, retried(signed_at).encode())
+    mark = (messages.REPLAY, retried(signed_at, now).encode())
     return answer, tuple(msgspec.structs.replace(record, headers=(*record.headers, mark)) for record in records)
 
 

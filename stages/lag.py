@@ -22,7 +22,7 @@ _LOOK_SECONDS = 5.0
 
 async def lag(transport: Transport, stages: Mapping[str, str]) -> Json:
     """The document of `turnout lag --json`. `stages`: name to the topic that it reads, in the flow's order."""
-    rows = await _lane_rows(transport)
+    rows = await lane_rows(transport)
     reader = transport.reader(256 * 1024)
     await reader.start()
     try:
@@ -39,7 +39,7 @@ async def lag(transport: Transport, stages: Mapping[str, str]) -> Json:
     }
 
 
-async def _lane_rows(transport: Transport) -> dict[tuple[str, int], list[LaneRow]]:
+async def lane_rows(transport: Transport) -> dict[tuple[str, int], list[LaneRow]]:
     """The table `lanes`, read once, by stage and partition."""
     table = await snapshot(transport, LANES)
     rows: dict[tuple[str, int], list[LaneRow]] = {}

@@ -35,15 +35,29 @@ def datetime_text(ms: int) -> str:
     return datetime.datetime.fromtimestamp(ms // 1000, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def retried(refused_at: int) -> str:
-    """The replay mark of a dead letter that is sent on its way again. `refused_at`: Unix ms, when it left its place in the order."""
-    return f"{_RETRIED}{refused_at}"
+def retried(refused_at: int, now: int) -> str:
+    """The replay mark of a dead letter that is sent on its way again at `now`: each retry has its own. Times are Unix ms.
+
+    `refused_at`: when it left its place in the order.
+    """
+    return f"{_RETRIED}{refused_at}:{now}"
+
+
+def retried_again(replay: str, now: int) -> str:
+    """The mark of what was refused once more: a retry's tells of the first refusal for ever, and a replay's stays a replay's."""
+    refused_at = _refused_at(replay)
+    return replay if refused_at is None else retried(refused_at, now)
+
+
+def is_retry(replay: str) -> bool:
+    """Whether a replay mark is that of a dead letter that was sent on its way again."""
+    return _refused_at(replay) is not None
 
 
 def _refused_at(replay: str) -> int | None:
     """When the message was refused; None: it is a replay of what was not."""
-    time = replay.removeprefix(_RETRIED)
-    return int(time) if time != replay and time.isdecimal() else None
+    time, _, _ = replay.removeprefix(_RETRIED).partition(":")
+    return int(time) if replay.startswith(_RETRIED) and time.isdecimal() else None
 
 
 def only_fills(

@@ -12,7 +12,10 @@ from pipeline.records import Record
 from pipeline.tables import readable
 from pipeline.transport import Transport
 from schemas.messages import Cause, Synced, Written
-from stages.lag import rfc3339
+from schemas.tables import LaneRow
+from stages import flow
+from stages.lag import lane_rows, rfc3339
+from stages.recency import is_retry
 
 Json = dict[str, Any]
 FETCH_SECONDS: Final = 0.5
@@ -28,17 +31,38 @@ async def trace(transport: Transport, chain: Sequence[tuple[str, str]], email: s
     travelling: list[tuple[str, Message]] = []
     for stage, topic in chain:
         travelling += [(stage, Message(record)) for record in await _records(transport, topic, key)]
-    outcomes = (readable("synced", f"{one.partition}-{one.offset}", one.value, Synced) for one in await _records(transport, "synced", key))
-    final = [outcome for outcome in outcomes if outcome is not None]
-    return {"email": email, "events": events(travelling, final, workspace)}
+    final = [
+        (Message(record).replay, outcome)
+        for record in await _records(transport, "synced", key)
+        if (outcome := readable("synced", f"{record.partition}-{record.offset}", record.value, Synced)) is not None
+    ]
+    return {"email": email, "events": events(travelling, final, await lane_rows(transport), workspace)}
 
 
-def events(travelling: Sequence[tuple[str, Message]], final: Sequence[Synced], workspace: str | None) -> list[Json]:
-    """Every stage's part in every event, in order of time. What has no final outcome waits for the stage that it came to last."""
-    told = [(at, event) for outcome in final for at, event in _finished(outcome)]
-    done = {outcome.id for outcome in final}
-    last = {message.id: (stage, message) for stage, message in travelling if message.id not in done}
-    told += [(message.record.timestamp_ms, _waiting(stage, message)) for stage, message in last.values()]
+Run = tuple[str, str | None]
+"""A message's id and its mark: what is retried after it was refused goes its way again."""
+
+
+def events(
+    travelling: Sequence[tuple[str, Message]],
+    final: Sequence[tuple[str | None, Synced]],
+    rows: Mapping[tuple[str, int], Sequence[LaneRow]],
+    workspace: str | None,
+) -> list[Json]:
+    """Every stage's part in every event, in order of time. What has no final outcome is under way at the stage that it came to last.
+
+    `final`: outcomes with the replay mark of their message; `rows`: lanes that wait, by stage and partition.
+    """
+    told = [(at, event) for _, outcome in final for at, event in _finished(outcome)]
+    done: set[Run] = {(outcome.id, replay) for replay, outcome in final}
+    # A replay reads records that lie there unmarked, whichever way they had come: its outcome is that of all of them.
+    replayed = {outcome.id for replay, outcome in final if replay is not None and not is_retry(replay)}
+    last = {
+        run: (stage, message)
+        for stage, message in travelling
+        if (run := (message.id, message.replay)) not in done and message.id not in replayed
+    }
+    told += [(message.record.timestamp_ms, _under_way(stage, message, rows)) for stage, message in last.values()]
     ours = (entry for entry in told if workspace is None or entry[1]["workspace"] == workspace)
     return [event for _, event in sorted(ours, key=lambda entry: entry[0])]
 
@@ -79,9 +103,21 @@ class _Place:
 _PLACE: Final = _Place()
 
 
-def _waiting(stage: str, message: Message) -> Json:
+def _under_way(stage: str, message: Message, rows: Mapping[tuple[str, int], Sequence[LaneRow]]) -> Json:
+    """Waiting, or retrying where what holds it up is tried again at a known time; with the cause that its lane tells."""
     place = _Place(message.happened_at, message.workspace, message.org, message.session, message.event)
-    return _event(message.record.timestamp_ms, stage, place, "waiting", "", Written(stage=stage, at=0), ())
+    row = _lane_of(stage, message, rows.get((stage, message.record.partition), ()))
+    outcome = "retrying" if row is not None and row.next_try_at else "waiting"
+    code, _, words = row.cause.partition(": ") if row is not None else ("", "", "")
+    causes = (Cause(code, words, hint=row.mend),) if row is not None and code else ()
+    return _event(message.record.timestamp_ms, stage, place, outcome, code, Written(stage=stage, at=0), causes)
+
+
+def _lane_of(stage: str, message: Message, rows: Sequence[LaneRow]) -> LaneRow | None:
+    """The narrowest lane that waits and holds the message."""
+    message.shared_lanes = flow.shared_lanes(stage)(message)
+    waiting = {row.lane: row for row in rows if row.state != "replay"}
+    return next((waiting[lane] for lane in reversed(message.lanes) if lane in waiting), None)
 
 
 def _event(at: int, stage: str, place: _Place, outcome: str, reason: str, written: Written, causes: Sequence[Cause]) -> Json:
@@ -98,7 +134,7 @@ def _event(at: int, stage: str, place: _Place, outcome: str, reason: str, writte
         "salesforce": written.salesforce,
         "written": written.written,
         "left_out": written.left_out,
-        "causes": [msgspec.to_builtins(cause) for cause in causes],
+        "causes": [msgspec.structs.asdict(cause) for cause in causes],
     }
 
 

@@ -65,11 +65,11 @@ async def test_retried_messages_are_untouched_in_order_and_open_no_longer(transp
 def test_what_is_retried_carries_the_mark_of_its_first_refusal() -> None:
     """Without it a value that a later event has set meanwhile would go back. A mark that was there before stays, a replay's too."""
     (sent,) = dead_letters.again(letter(4), {}, NOW + 99)
-    assert dict(sent.headers) == {"id": b"i4", "org": b"o", "replay": f"retry:{NOW + 4}".encode()}
-    for mark in (f"retry:{NOW - 5}", "some-replay"):
+    assert dict(sent.headers) == {"id": b"i4", "org": b"o", "replay": f"retry:{NOW + 4}:{NOW + 99}".encode()}
+    for mark, then in ((f"retry:{NOW - 5}:{NOW}", f"retry:{NOW - 5}:{NOW + 99}"), ("some-replay", "some-replay")):
         marked = msgspec.structs.replace(letter(4), headers={"id": "i4", "replay": mark})
         (sent,) = dead_letters.again(marked, {}, NOW + 99)
-        assert dict(sent.headers)["replay"] == mark.encode()
+        assert dict(sent.headers)["replay"] == then.encode()
 
 
 async def test_one_that_is_refused_again_after_its_retry_is_open_again(transport: MemoryTransport) -> None:
@@ -100,7 +100,7 @@ async def test_a_webhook_that_could_not_be_read_is_read_again_with_its_own_time(
     refused = msgspec.json.decode(next(one.value for one in records if one.topic == DEAD_LETTERS) or b"", type=DeadLetter)
     sent = dead_letters.again(refused, {"w": workspace}, NOW + 99)
     assert [one.topic for one in sent] == [DEAD_LETTERS, "synced"]
-    assert {dict(one.headers)["replay"] for one in sent} == {f"retry:{NOW}".encode()}
+    assert {dict(one.headers)["replay"] for one in sent} == {f"retry:{NOW}:{NOW + 99}".encode()}
     with pytest.raises(UsageError, match="has no settings"):
         dead_letters.again(refused, {}, NOW)
 

@@ -44,16 +44,18 @@ def test_without_a_time_field_a_replayed_event_only_fills() -> None:
 def test_what_was_refused_overwrites_only_where_nothing_changed_the_record_since(by: str) -> None:
     """A later event that came through meanwhile has set it, or someone by hand."""
     refused_at = NOON + 600_000
-    assert not old(replay=retried(refused_at), happened_at=refused_at - 1000, record=changed(by, refused_at - 60_000))
-    assert old(replay=retried(refused_at), record=changed(by, refused_at + 60_000))
-    assert old(replay=retried(refused_at), record=changed(by, refused_at)), "clocks differ, and Salesforce's knows whole seconds only"
+    assert not old(replay=retried(refused_at, refused_at + 1), happened_at=refused_at - 1000, record=changed(by, refused_at - 60_000))
+    assert old(replay=retried(refused_at, refused_at + 1), record=changed(by, refused_at + 60_000))
+    assert old(replay=retried(refused_at, refused_at + 1), record=changed(by, refused_at)), (
+        "clocks differ, and Salesforce's knows whole seconds only"
+    )
 
 
 def test_letters_that_are_retried_together_follow_each_other() -> None:
     """What the one before has set just now does not stand in the way; what was set after that does."""
     refused_at = NOON + 600_000
-    assert not old(replay=retried(refused_at), record=changed(US, NOON + 900_000), overwrote_at=NOON + 900_500)
-    assert old(replay=retried(refused_at), record=changed(US, NOON + 960_000), overwrote_at=NOON + 900_500)
+    assert not old(replay=retried(refused_at, refused_at + 1), record=changed(US, NOON + 900_000), overwrote_at=NOON + 900_500)
+    assert old(replay=retried(refused_at, refused_at + 1), record=changed(US, NOON + 960_000), overwrote_at=NOON + 900_500)
 
 
 def test_what_an_event_only_filled_is_not_taken_for_its_own() -> None:

@@ -536,7 +536,7 @@ async def test_a_retried_dead_letter_brings_back_nothing_that_was_set_since(acme
     acme.person("a@x.example", at=20, job_title="CEO", region="EMEA")
     await acme.run()
     acme.restart()
-    acme.person("a@x.example", at=10, job_title="Intern", city="Bern", region="APAC", replay=retried(int((time.time() - 600) * 1000)))
+    acme.person("a@x.example", at=10, job_title="Intern", city="Bern", region="APAC", replay=retried(int((time.time() - 600) * 1000), 1))
     await acme.run()
     lead = await acme.org.one("Lead", "a@x.example")
     assert (lead["Title"], lead["City"]) == ("CEO", "Bern")
@@ -553,7 +553,7 @@ async def test_retried_dead_letters_set_in_their_order_what_nothing_has_changed_
         ]
     )
     for refused, title in ((600, "Senior"), (590, "Chief")):
-        acme.person("a@x.example", at=-refused - 10, job_title=title, replay=retried(int((time.time() - refused) * 1000)))
+        acme.person("a@x.example", at=-refused - 10, job_title=title, replay=retried(int((time.time() - refused) * 1000), 1))
     await acme.run()
     lead = await acme.org.one("Lead", "a@x.example")
     assert [entry["changes"]["Title"][1] for entry in lead["history"] if "Title" in entry["changes"]] == ["Old", "Senior", "Chief"]

@@ -3,9 +3,11 @@
 import msgspec
 
 from pipeline import messages
+from pipeline.kafka import partition_of
 from pipeline.memory import MemoryBroker, MemoryTransport
 from pipeline.records import Outgoing
 from schemas.messages import Cause, Synced, Written
+from schemas.tables import LaneRow
 from stages.trace import trace
 
 CHAIN = [("normalize", "received"), ("match", "normalized"), ("create", "matched"), ("campaign-membership", "resolved")]
@@ -33,7 +35,7 @@ def synced(id: str, at: int, **more: object) -> Synced:
 
 async def told(records: list[Outgoing], workspace: str | None = None) -> list[dict[str, object]]:
     broker = MemoryBroker(now_ms=lambda: 9_000)
-    for topic in ("received", "normalized", "matched", "resolved", "synced"):
+    for topic in ("received", "normalized", "matched", "resolved", "synced", "lanes"):
         broker.create_topic(topic, 4)
     transport = MemoryTransport(broker)
     writer = transport.writer()
@@ -68,13 +70,64 @@ async def test_a_drop_and_a_refusal_are_told_with_their_reason() -> None:
     first, second = await told([Outgoing("synced", ADA, msgspec.json.encode(one), headers(one.id)) for one in (refused, dropped)])
     assert (first["stage"], first["outcome"], first["reason"]) == ("normalize", "dropped", "staff")
     assert (second["stage"], second["outcome"]) == ("create", "rejected")
-    assert second["causes"] == [msgspec.to_builtins(cause)]
+    assert second["causes"] == [{"code": "STRING_TOO_LONG", "message": "City: too long", "fields": ("City",), "hint": ""}]
 
 
 async def test_what_has_no_outcome_yet_waits_for_the_stage_that_it_came_to_last() -> None:
     ways = [Outgoing(topic, ADA, b"{}", headers("a")) for topic in ("received", "normalized", "matched")]
     (waiting,) = await told(ways)
     assert (waiting["stage"], waiting["outcome"], waiting["at"]) == ("create", "waiting", "1970-01-01T00:00:09.000Z")
+
+
+def lane(stage: str, name: str, **more: object) -> Outgoing:
+    """A row of a lane that waits, in the partition that Ada's messages lie in."""
+    row = msgspec.convert({"lane": name, "state": "waiting", "since": 1, "oldest_at": 1} | more, LaneRow)
+    return Outgoing("lanes", f"{stage}|{partition_of(ADA, 4)}|{name}".encode(), msgspec.json.encode(row))
+
+
+async def test_what_is_tried_again_at_a_known_time_is_retrying_with_its_lanes_cause() -> None:
+    ways = [Outgoing(topic, ADA, b"{}", headers("a")) for topic in ("received", "normalized", "matched")]
+    down = lane("create", "org:o", state="blocked", cause="SERVER_UNAVAILABLE: down", next_try_at=20_000, mend="wait")
+    (retrying,) = await told([*ways, down, lane("match", "org:o", cause="other: another stage's")])
+    assert (retrying["outcome"], retrying["reason"]) == ("retrying", "SERVER_UNAVAILABLE")
+    assert retrying["causes"] == [{"code": "SERVER_UNAVAILABLE", "message": "down", "fields": (), "hint": "wait"}]
+
+
+async def test_what_waits_for_something_says_for_what_by_its_narrowest_lane() -> None:
+    ways = [Outgoing(topic, ADA, b"{}", headers("a")) for topic in ("received", "normalized", "matched", "resolved")]
+    rows = [
+        lane("campaign-membership", "org:o", cause="busy: more came", next_try_at=20_000),
+        lane("campaign-membership", "org:o/workspace:w/session:s", cause="no_campaign: not made yet"),
+        lane("campaign-membership", "org:o/workspace:w/session:another", cause="other: another session's"),
+    ]
+    (waiting,) = await told([*ways, *rows])
+    assert (waiting["outcome"], waiting["reason"]) == ("waiting", "no_campaign")
+
+
+async def test_a_retried_dead_letter_is_under_way_until_its_own_outcome() -> None:
+    """Refused, retried, refused, retried: the outcomes of the tries before are not taken for that of the last."""
+    refused = Outgoing("synced", ADA, msgspec.json.encode(synced("a", 1, stage="create", outcome="rejected")), headers("a"))
+    first, second = ((*headers("a"), ("replay", mark)) for mark in (b"retry:1:2", b"retry:1:3"))
+    again = Outgoing("matched", ADA, b"{}", first)
+    records = [Outgoing("matched", ADA, b"{}", headers("a")), refused, again]
+    assert [event["outcome"] for event in await told(records)] == ["rejected", "waiting"]
+    records.append(msgspec.structs.replace(refused, headers=first))
+    assert [event["outcome"] for event in await told(records)] == ["rejected", "rejected"]
+    records.append(msgspec.structs.replace(again, headers=second))
+    assert [event["outcome"] for event in await told(records)] == ["rejected", "rejected", "waiting"]
+
+
+async def test_what_was_finished_as_a_replay_waits_no_longer() -> None:
+    """Where the group's offsets were lost, the first run of a message is marked, and its record is not."""
+    outcome = Outgoing("synced", ADA, msgspec.json.encode(synced("a", 1)), (*headers("a"), ("replay", b"offsets-lost")))
+    assert [event["outcome"] for event in await told([Outgoing("matched", ADA, b"{}", headers("a")), outcome])] == ["emitted"]
+
+
+async def test_an_event_has_the_fields_of_the_outer_interface_and_no_others() -> None:
+    (event,) = await told([Outgoing("matched", ADA, b"{}", headers("a"))])
+    assert list(event) == [
+        "at", "happened_at", "stage", "workspace", "org", "session", "event", "outcome", "reason", "salesforce", "written", "left_out", "causes",
+    ]  # fmt: skip
 
 
 async def test_others_and_other_workspaces_are_left_out() -> None:

@@ -1,0 +1,30 @@
+"""What the table `lanes` tells of messages that rest in memory: enough to say of one whether it is tried again, or waits."""
+
+from pipeline.messages import Message
+from pipeline.outcomes import Outcome, Retry, Wait
+from pipeline.stage import Limits
+from schemas.messages import Cause
+from tests.engine.place import told
+from tests.simulation.room import Room, each, simulated
+
+BUSY = Cause(code="row_locked", message="Somebody else holds it.")
+ABSENT = Cause(code="no_row", message="It is not there yet.")
+
+
+def test_a_lane_tells_when_its_message_is_tried_again_and_none_where_it_waits_for_a_row() -> None:
+    async def test(room: Room) -> None:
+        def decide(message: Message) -> Outcome:
+            if message.workspace == "retrying":
+                return Retry(60, BUSY, free=True)
+            return Wait("rows", "row", None, ABSENT)
+
+        running = await room.enter(each(decide), Limits())
+        room.send([told(0, workspace="retrying"), told(1, workspace="waiting")])
+        await room.until(lambda: len(running.lanes()) == 2)
+        rows = {row.cause.partition(":")[0]: row for row in running.lanes().values()}
+        assert rows["no_row"].next_try_at == 0
+        due = rows["row_locked"].next_try_at / 1000
+        assert room.clock() < due <= room.clock() + 60
+        await room.until(lambda: any(row.next_try_at / 1000 > due for row in running.lanes().values()))
+
+    simulated(test)
