@@ -50,7 +50,6 @@ async def everything(org: Org) -> dict[str, list[dict[str, Any]]]:
 async def season(place: Place) -> None:
     """People with every status, changed by later events, and by hand."""
     now = int(time.time())
-    await place.org.seed(Contact=[{"Email": "con@again.example", "LastName": "Tact", "Title": "Trainee"}])
     first, second = await place.session("One"), await place.session("Two")
     await place.ended(first)
     emails = [f"guest{number}@again.example" for number in range(24)]
@@ -76,10 +75,13 @@ async def test_f40_everything_read_anew_changes_nothing_in_salesforce(own: House
     await asyncio.to_thread(own.apply, {"org": orgs, "workspace": [plain.workspace_table(), timed.workspace_table()]})
     async with watching.listening(own.bootstrap, own.prefix, ("synced", "dead-letters")) as heard:
         places = [await moved_in(own, tenant, heard, http) for tenant in (plain, timed)]
+        for place in places:
+            await place.org.seed(Contact=[{"Email": "con@again.example", "LastName": "Tact", "Title": "Trainee"}])
         for object in ("Lead", "Contact"):
             await places[1].org.rule("custom-field", object=object, field="Event_Time__c", type="datetime")
         for place in places:
             await season(place)
+        assert all(lead["Event_Time__c"] for lead in await places[1].org.records("Lead"))
         before = [await everything(place.org) for place in places]
         await asyncio.to_thread(own.stop)
         await forget_offsets(own)
