@@ -130,7 +130,7 @@ async def test_who_dies_within_its_first_batch_is_waited_for_too(place: Place) -
     """Rule 14: the word of a clean owner before it, or that there was none, does not speak for who has taken over since."""
     for round in range(2):
         await place.send(told(n) for n in range(round * 5, round * 5 + 5))
-        first = place.process("gated", kafka=place.named("one"))
+        first = place.process("gated", NEVER, kafka=place.named("one"))
         await until(first.has_begun)
         first.kill()
         desk = Desk()
