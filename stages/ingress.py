@@ -87,6 +87,8 @@ ACCEPTED: Final = Answer(202, "accepted")
 UNKNOWN_EVENT: Final = Answer(202, "unknown_event")
 DEAD_LETTER: Final = Answer(202, "dead_letter")
 UNKNOWN_WORKSPACE: Final = Answer(404, "unknown_workspace", "no such workspace")
+BROKEN_BODY: Final = Answer(400, "broken_body", "the body is not what its headers say")
+HUNG_UP: Final = Answer(400, "hung_up", "the sender has gone")
 TOO_SLOW: Final = Answer(408, "too_slow", "the body did not arrive in time")
 TOO_LARGE: Final = Answer(413, "too_large", "the body is too large")
 UNAVAILABLE: Final = Answer(503, "unavailable", "can't be taken now, come again")
@@ -164,6 +166,10 @@ class Ingress:
             body = await asyncio.wait_for(self._body(request), self.limits.body_seconds)
         except TimeoutError:
             return TOO_SLOW
+        except ConnectionError:
+            return HUNG_UP
+        except web.RequestPayloadError:
+            return BROKEN_BODY
         finally:
             self._reading -= 1
         if body is None:

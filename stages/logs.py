@@ -13,6 +13,9 @@ from stages.environment import LogFormat
 _ADDRESS: Final = re.compile(r"[\w.+%'-]+@[\w-]+(?:\.[\w-]+)+")
 _QUIET: Final = ("aiokafka", "aiohttp", "urllib3", "asyncio", "simple_salesforce", "zeep")
 
+_CLIENTS_OWN: Final = frozenset(("HttpProcessingError", "RequestPayloadError", "ConnectionError"))
+"""What aiohttp's server raises for what a client did. By name, since importing aiohttp takes longer than a command's help."""
+
 
 def configure(form: LogFormat, *, part: str = "", level: int = logging.INFO, stream: TextIO | None = None) -> None:
     """Sets up structlog and the standard library's logging for the whole process. `part` is on every line."""
@@ -48,6 +51,13 @@ def configure(form: LogFormat, *, part: str = "", level: int = logging.INFO, str
     root.setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether the server's line tells of a fault of ours. What clients send that is no HTTP, or break off, is for their logs."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or _CLIENTS_OWN.isdisjoint(one.__name__ for one in kind.__mro__)
 
 
 class _Named:

@@ -149,7 +149,8 @@ async def serving(app: web.Application, address: Address, variable: str) -> Asyn
 
     Raises PortInUse where the address can't be taken.
     """
-    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    # Bodies stay what was sent and signed, and as small as they came: nothing unpacks them.
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, auto_decompress=False)
     await runner.setup()
     try:
         site = web.TCPSite(runner, address.host, address.port)

@@ -2,9 +2,12 @@
 
 import asyncio
 import base64
+import contextlib
+import gzip
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -16,7 +19,8 @@ from pipeline.messages import Message
 from pipeline.records import Ack, Outgoing, Record
 from schemas.messages import DeadLetter, Received, Synced
 from schemas.settings import Livestorm, Workspace
-from stages import ingress
+from stages import ingress, metrics
+from stages.environment import Address
 from stages.livestorm import signature
 from stages.secrets import Secrets, new_key
 
@@ -291,6 +295,56 @@ async def test_a_body_that_never_ends_is_given_up() -> None:
         response = await stage.client.post("/livestorm/acme", data=endless())
         assert response.status == 408
         assert stage.counted.seen == [("acme", "too_slow")]
+
+
+@contextlib.asynccontextmanager
+async def by_hand(request: bytes) -> AsyncIterator[tuple[Stage, asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A client that speaks HTTP as badly as the test wants, to a server as the ingress part starts it."""
+    log, counted = Log(), Counted()
+    part = ingress.Ingress(log, Rows(acme=workspace()), CIPHER.decrypt, counted, clock=lambda: NOW)
+    async with metrics.serving(ingress.application(part), Address("127.0.0.1", 0), "TURNOUT_INGRESS") as where:
+        answers, client = await asyncio.open_connection(where.host, where.port)
+        client.write(b"POST /livestorm/acme HTTP/1.1\r\nHost: ingress\r\n" + request)
+        await client.drain()
+        try:
+            yield Stage(cast(Client, None), log, counted, Rows(), part), answers, client
+        finally:
+            client.close()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            if holds():
+                return
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 1000\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"])
+async def test_a_sender_who_hangs_up_in_mid_body_is_counted_and_no_error(framing: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with by_hand(framing.encode()) as (stage, _, client):
+        await until(lambda: stage.ingress._reading == 1)
+        client.transport.abort()
+        await until(lambda: stage.counted.seen == [("acme", "hung_up")])
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_a_body_that_its_headers_belie_is_refused() -> None:
+    async with serving() as stage:
+        response = await stage.client.post("/livestorm/acme", data=b"no gzip", headers={"Content-Encoding": "gzip"})
+        assert response.status == 400
+        assert stage.counted.seen == [("acme", "broken_body")]
+
+
+async def test_what_is_signed_is_what_was_sent_and_nothing_is_unpacked() -> None:
+    """Unpacked, a small body could fill the memory; and the signature is over the bytes that were sent."""
+    packed = gzip.compress(b" " * 50_000_000)
+    head = (
+        f"x-livestorm-signature: {signature.sign(SECRET, NOW, packed)}\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n"
+    )
+    async with by_hand(head.encode() + packed) as (stage, answers, _):
+        assert b" 202 " in await answers.readline()
+        assert stage.counted.seen == [("acme", "dead_letter")]
 
 
 async def test_no_more_bodies_are_read_at_once_than_the_bound() -> None:

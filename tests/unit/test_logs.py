@@ -1,5 +1,6 @@
 """Log lines are for people or machines, say which part speaks, and show no address of anyone."""
 
+import asyncio
 import io
 import json
 import logging
@@ -7,8 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from aiohttp import web
 
-from stages import logs
+from stages import logs, metrics
+from stages.environment import Address
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +62,26 @@ def test_chatter_of_libraries_is_left_out() -> None:
     logging.getLogger("aiokafka.consumer").error("lost")
     assert "heartbeat" not in stream.getvalue()
     assert "lost" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "request_", [b"no HTTP at all\r\n\r\n", b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n"]
+)
+async def test_what_a_client_sends_that_is_no_http_is_no_error_of_ours(request_: bytes) -> None:
+    """No line, least of all a traceback, however many come; a fault of a page of ours is still told."""
+
+    async def broken(_: web.Request) -> web.Response:
+        raise ZeroDivisionError
+
+    stream = io.StringIO()
+    logs.configure("text", stream=stream)
+    app = web.Application()
+    app.router.add_get("/broken", broken)
+    async with metrics.serving(app, Address("127.0.0.1", 0), "TURNOUT_INGRESS") as where:
+        for sent, status in ((request_, b" 400 "), (b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n", b" 500 ")):
+            assert stream.getvalue() == ""
+            answers, client = await asyncio.open_connection(where.host, where.port)
+            client.write(sent)
+            assert status in await answers.readline()
+            client.close()
+    assert "ZeroDivisionError" in stream.getvalue()
