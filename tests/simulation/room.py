@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 import msgspec
 
-from pipeline.memory import MemoryBroker, MemoryReader, MemoryTransport
+from pipeline.memory import MemoryBroker, MemoryGroupReader, MemoryReader, MemoryTransport
 from pipeline.messages import Message
 from pipeline.outcomes import Batch, Emit, Out, Outcome, Step
 from pipeline.records import Outgoing, Record
@@ -30,6 +30,10 @@ class Transporting(MemoryTransport):
         super().__init__(broker)
         self.read: list[int] = []
         """Offsets of `in` that the sweep fetched, one after the other."""
+
+    @property
+    def members(self) -> list[MemoryGroupReader]:
+        return self._group_readers
 
     def reader(self, max_bytes: int = 0) -> MemoryReader:
         return _Counting(self.broker, self.read)

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.errors import WriteError
+from pipeline.errors import LeaseLost, WriteError
 from pipeline.messages import Message
 from pipeline.metadata import decode
 from pipeline.outcomes import Batch, Block, Emit, Out, Outcome, Retry
@@ -210,6 +210,78 @@ def test_every_commit_carries_metadata_of_ours_and_no_address() -> None:
         assert not any(word in text for text in commits for word in ("ada", "berg", "mill", "@", "acme"))
 
     simulated(test)
+
+
+# -- the right to call --------------------------------------------------------------------------------------
+
+
+class Caller:
+    """A step that takes so long before its call goes out, and notes whether it did."""
+
+    def __init__(self, room: Room, seconds: float) -> None:
+        self._room, self.seconds = room, seconds
+        self.begun: list[str] = []
+        self.called: list[str] = []
+        self.refused: list[str] = []
+
+    async def __call__(self, batch: Batch) -> list[Outcome]:
+        ids = [message.id for message in batch.messages]
+        self.begun += ids
+        await self._room.pass_by(self.seconds)
+        try:
+            batch.guard()
+        except LeaseLost:
+            self.refused += ids
+            raise
+        self.called += ids
+        return [passed_on(message) for message in batch.messages]
+
+
+def test_whoever_the_group_does_not_hear_makes_no_call_once_half_the_session_is_over() -> None:
+    """Rule 15: it has heard of nothing itself; another has the partition by then, and does the work."""
+
+    async def test(room: Room) -> None:
+        deaf, other = Caller(room, 60.0), Caller(room, 0.0)
+        first = await room.enter(deaf, LIMITS)
+        room.send([told(0)])
+        await room.until(lambda: deaf.begun == ["0"])
+        first.transport.members[0].cut_off()
+        await room.enter(other, LIMITS)
+        await room.until(lambda: other.called == ["0"])
+        assert first.worker.health().ready, "it knows of nothing"
+        await room.until(lambda: deaf.refused == ["0"])
+        first.transport.members[0].reconnect()
+        room.send([told(1)])
+        await room.until(lambda: room.numbers() == [0, 1])
+        assert deaf.called == []
+
+    simulated(test)
+
+
+def test_a_batch_that_outlasts_the_grace_time_makes_no_call_for_the_partition_that_went() -> None:
+    """Rule 14 and 15: the lease holds, for the partition that stayed; the next owner was told that a call may be under way."""
+
+    async def test(room: Room) -> None:
+        slow, other = Caller(room, 100.0), Caller(room, 0.0)
+        await room.enter(slow, LIMITS)
+        room.send([told(0, partition=0), told(1, partition=1)])
+        await room.until(lambda: sorted(slow.begun) == ["0", "1"])
+        holds: list[int] = []
+
+        async def step(batch: Batch) -> list[Outcome]:
+            holds.extend(message.hold_creates_until_ms - message.held_since_ms for message in batch.messages)
+            return await other(batch)
+
+        await room.enter(step, LIMITS)
+        await room.until(lambda: len(other.called) == 1)
+        assert holds == [int(LIMITS.takeover_seconds * 1000)]
+        await room.until(lambda: sorted(slow.refused) == ["0", "1"])
+        slow.seconds = 0.0
+        await room.until(lambda: len(room.numbers()) == 2)
+        assert sorted(room.numbers()) == [0, 1]
+        assert slow.called + other.called in (["0", "1"], ["1", "0"])
+
+    simulated(test, partitions=2)
 
 
 # -- outputs ----------------------------------------------------------------------------------------------
