@@ -1,13 +1,15 @@
 """What every part tells of itself: Prometheus metrics, /metrics, /healthz and /readyz. Holds no personal data; decides nothing."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import prometheus_client
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from stages.environment import Address
 from stages.errors import TurnoutError
@@ -25,8 +27,10 @@ class PortInUse(TurnoutError):
 class Metrics:
     """The metrics of one process, in a registry of its own. Every method is quick and never raises for the values it is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, unknown_codes: Mapping[str, int] | None = None) -> None:
+        """`unknown_codes`: how often each error code that Turnout doesn't know was seen; read at each scrape."""
         registry = self.registry = CollectorRegistry()
+        registry.register(_UnknownCodes({} if unknown_codes is None else unknown_codes))
         prometheus_client.ProcessCollector(registry=registry)
         prometheus_client.PlatformCollector(registry=registry)
         prometheus_client.GCCollector(registry=registry)
@@ -103,6 +107,19 @@ class Metrics:
     def text(self) -> bytes:
         """Prometheus's text format."""
         return prometheus_client.generate_latest(self.registry)
+
+
+class _UnknownCodes(Collector):
+    """A counter that is kept elsewhere."""
+
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterable[Metric]:
+        told = CounterMetricFamily("turnout_salesforce_unknown_codes", "Errors of Salesforce that Turnout does not know.", labels=["code"])
+        for code, count in dict(self._counts).items():
+            told.add_metric([code], count)
+        return [told]
 
 
 class _Snapshot:

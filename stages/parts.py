@@ -37,6 +37,7 @@ from stages.livestorm.client import Clients
 from stages.match import Match
 from stages.metrics import Metrics, application, routes, serving
 from stages.normalize import Normalize
+from stages.salesforce.causes import unknown_codes
 from stages.salesforce.client import Hooks
 from stages.salesforce.orgs import Keep, OrgRegistry
 from stages.settings import logins
@@ -138,7 +139,7 @@ class Process:
 
     def __init__(self, environment: Environment, transport: Transport, parts: Sequence[str]) -> None:
         self._environment, self._transport, self._parts = environment, transport, parts
-        self._metrics = Metrics()
+        self._metrics = Metrics(unknown_codes)
         self._secrets = secrets.load(environment.secret_keys_file)
         names = dict.fromkeys((*flow.tables_of(list(parts)), *(_INGRESS_TABLES if "ingress" in parts else ())))
         self._tables = Tables(transport, list(names))

@@ -1,6 +1,7 @@
 """The metrics have the names that dashboards rely on, and every part answers its three pages."""
 
 import socket
+from collections import Counter
 
 import aiohttp
 import pytest
@@ -50,6 +51,14 @@ def test_what_is_over_is_no_longer_told() -> None:
         'turnout_lanes{cause="x",stage="match",state="blocked"} 1.0',
         'turnout_lag_messages{org="b",stage="create"} 1.0',
     }
+
+
+def test_errors_that_nobody_knows_are_told_as_they_are_counted() -> None:
+    counted = Counter[str]()
+    metrics = Metrics(counted)
+    assert not [line for line in lines(metrics) if "unknown_codes" in line]
+    counted["BRAND_NEW_CODE"] += 2
+    assert 'turnout_salesforce_unknown_codes_total{code="BRAND_NEW_CODE"} 2.0' in lines(metrics)
 
 
 async def test_every_part_answers_health_readiness_and_metrics() -> None:

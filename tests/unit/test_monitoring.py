@@ -26,7 +26,7 @@ WORDS = {
 
 def exported() -> dict[str, set[str]]:
     """The labels of every sample that a part can export, made by calling everything that its metrics offer."""
-    metrics = Metrics()
+    metrics = Metrics({"BRAND_NEW_CODE": 1})
     metrics.webhook("acme", "accepted")
     metrics.outcome("create", "acme", "emitted", "")
     metrics.delivered(1.0)
