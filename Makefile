@@ -7,6 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
+OTHERS := build/others
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 PYTEST := $(PY) -m pytest
@@ -48,8 +49,12 @@ format: $(VENV)/.dev ## put the code into its form
 	$(VENV)/bin/ruff check --fix $(SOURCES)
 
 .PHONY: bench
-bench: $(VENV)/.dev ## the numbers of the README
+bench: $(VENV)/.dev ## the numbers of the README (`rebalance` needs Java 17 and Maven)
 	$(PY) -m tests.bench $(ARGS)
+
+.PHONY: bench-others
+bench-others: $(VENV)/.dev $(OTHERS)/.made ## the engine's hop against FastStream and Quix Streams, on Apache Kafka
+	$(PY) -m tests.bench.others --python $(OTHERS)/bin/python $(ARGS)
 
 .PHONY: chaos
 chaos: $(VENV)/.dev ## kills and faults for MINUTES minutes from SEED, the outcome checked
@@ -76,6 +81,12 @@ $(VENV)/.dev: $(VENV)/.runtime .ci/requirements-dev.txt
 	$(PIP) install --require-hashes -r .ci/requirements-dev.txt
 	touch $@
 
+# Frameworks that the product is compared with: no part of it, and in no environment that it runs in.
+$(OTHERS)/.made: $(VENV)/.made tests/bench/others-requirements.txt
+	$(VENV)/bin/python -m venv --clear $(OTHERS)
+	$(OTHERS)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r tests/bench/others-requirements.txt
+	touch $@
+
 # Only for whoever changes the dependencies; needs pip-tools on the path.
 COMPILE := pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-annotate \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
@@ -83,3 +94,4 @@ COMPILE := pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras -
 requirements: ## pin the dependencies again, from pyproject.toml
 	CUSTOM_COMPILE_COMMAND="make requirements" $(COMPILE) --extra embedded --build-deps-for editable -o requirements.txt pyproject.toml
 	CUSTOM_COMPILE_COMMAND="make requirements" $(COMPILE) --extra embedded --extra dev -c requirements.txt -o .ci/requirements-dev.txt pyproject.toml
+	CUSTOM_COMPILE_COMMAND="make requirements" $(COMPILE) -o tests/bench/others-requirements.txt tests/bench/others-requirements.in

@@ -26,6 +26,8 @@ BENCHES: Final = {
     "memory": Bench(900.0, ("--messages", "5000", "--down-seconds", "2", "--back-seconds", "2")),
     "isolation": Bench(900.0, ("--healthy", "3", "--down", "2", "--crowd", "500", "--turn-seconds", "4", "--rounds", "1")),
     "catchup": Bench(900.0, ("--people", "200", "--rounds", "1", "--down-seconds", "1")),
+    # On Apache Kafka: needs Java 17 and Maven.
+    "rebalance": Bench(1_500.0, ("--samples", "1")),
     "table_rows": Bench(120.0, ("--rows", "20000")),
 }
 STOP_SECONDS: Final = 120.0

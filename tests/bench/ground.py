@@ -120,7 +120,7 @@ async def ground(
     async with contextlib.AsyncExitStack() as stack:
         if folder is None:
             folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="turnout-bench-")))
-        bootstrap = await _broker(folder / "broker", broker or brokers.kind(), stack)
+        bootstrap = await stack.enter_async_context(on_broker(folder / "broker", broker or brokers.kind()))
         arguments = ["sandbox", "salesforce", "--port", "0", "--orgs", str(orgs), "--latency-ms", str(latency_ms)]
         said = folder / "orgs.log"
         sandbox, ready = stack.enter_context(processes.running(arguments, processes.environment(), said, r"sandbox salesforce ready: (.+)"))
@@ -139,12 +139,17 @@ async def ground(
         yield built
 
 
-async def _broker(folder: pathlib.Path, kind: str, stack: contextlib.AsyncExitStack) -> str:
-    """A broker's address; it is ended with the stack."""
+@contextlib.asynccontextmanager
+async def on_broker(folder: pathlib.Path, kind: str) -> AsyncIterator[str]:
+    """A broker's address; `folder` is made."""
     if kind == brokers.EMBEDDED:
         await asyncio.to_thread(folder.mkdir)
-        return stack.enter_context(brokers.embedded(folder))
+        with brokers.embedded(folder) as address:
+            yield address
+        return
     kafka = apache.ApacheKafka(folder)
-    stack.callback(kafka.stop)
-    await kafka.start()
-    return kafka.bootstrap
+    try:
+        await kafka.start()
+        yield kafka.bootstrap
+    finally:
+        kafka.stop()

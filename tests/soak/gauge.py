@@ -31,11 +31,16 @@ class Sample:
     at: float
     mib: Mapping[str, float]
     cpu: Mapping[str, float]
+    busy: float
+    """Seconds of processor that the whole machine has spent so far …"""
+    whole: float
+    """… and had."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """One window. Rates are a second; `cpu_ms`: of all parts, for one person who came through; `mib`: the most of each part."""
+    """One window. Rates are a second; `cpu_ms`: of all parts, for one person who came through; `mib`: the most of each part;
+    `machine`: the share of all processors that was busy, with whatever else the machine does: above 0.9 rates tell little of the product."""
 
     stretch: str
     number: int
@@ -45,6 +50,7 @@ class Row:
     delay_seconds: float | None
     cpu_ms: float | None
     mib: Mapping[str, float]
+    machine: float | None = None
 
 
 def row(window: Window, start: float, came_ms: Sequence[int], done: Sequence[tuple[int, float]], samples: Sequence[Sample]) -> Row:
@@ -55,6 +61,7 @@ def row(window: Window, start: float, came_ms: Sequence[int], done: Sequence[tup
     inside = [sample for sample in samples if since <= sample.at < until]
     spent = sum(inside[-1].cpu.values()) - sum(inside[0].cpu.values()) if len(inside) > 1 else 0.0
     lasted = inside[-1].at - inside[0].at if len(inside) > 1 else 0.0
+    had = inside[-1].whole - inside[0].whole if len(inside) > 1 else 0.0
     through = len(delays) * lasted / seconds
     return Row(
         window.stretch,
@@ -65,6 +72,7 @@ def row(window: Window, start: float, came_ms: Sequence[int], done: Sequence[tup
         statistics.median(delays) if delays else None,
         1000 * spent / through if through else None,
         {part: max(sample.mib[part] for sample in inside) for part in inside[0].mib} if inside else {},
+        (inside[-1].busy - inside[0].busy) / had if had else None,
     )
 
 

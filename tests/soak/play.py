@@ -15,7 +15,7 @@ from pipeline.records import Record
 from schemas.messages import Synced
 from tests.bench.ground import Ground, ground
 from tests.bench.stand import Stand
-from tests.bench.usage import cpu_seconds, resident_mib
+from tests.bench.usage import cpu_seconds, machine_seconds, resident_mib
 from tests.soak import gauge, plan, truth
 from tests.soak.gauge import Row, Sample
 from tests.soak.people import People
@@ -24,8 +24,10 @@ from tests.soak.report import Report
 from tests.soak.truth import Difference, Passed
 
 SAMPLE_SECONDS: Final = 0.5
-RAMP_SECONDS: Final = 5.0
-"""Before anything counts: until people come evenly, and the first of them are through."""
+STEADY_SECONDS: Final = 3.0
+"""Before anything counts, people come evenly, and no more than those of so many seconds are on their way …"""
+LONGEST_RAMP_SECONDS: Final = 60.0
+"""… or so long has gone by: a machine that is busy otherwise may not get there."""
 WARMED_SECONDS: Final = 120.0
 LOOK_SECONDS: Final = 1.0
 STALLED_SECONDS: Final = 240.0
@@ -70,14 +72,17 @@ class _Run:
 
     async def whole(self) -> Report:
         await self._warmed()
-        began, start = time.monotonic() + RAMP_SECONDS, time.time() + RAMP_SECONDS
-        async with self._sampled():
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._switched(began))
-                tasks.create_task(self._watched(began))
-                every = self._call.orgs / self._call.rate
-                for people in self._people:
-                    tasks.create_task(people.come(every, lambda: time.monotonic() < began + self._plan.seconds))
+        ends: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        async with self._sampled(), asyncio.TaskGroup() as tasks:
+            every = self._call.orgs / self._call.rate
+            coming = [
+                tasks.create_task(people.come(every, lambda: not ends.done() or time.monotonic() < ends.result()))
+                for people in self._people
+            ]
+            await self._steady()
+            began, start = time.monotonic(), time.time()
+            ends.set_result(began + self._plan.seconds)
+            await asyncio.gather(self._switched(began), self._watched(began), *coming)
             await self._caught_up(self._well, "the orgs that are well again")
             caught_up = time.monotonic() - began
             hits = await self._failed_for_ever()
@@ -97,6 +102,15 @@ class _Run:
         for people in self._people:
             await self._place.outcomes.people(people.stand.workspace, 1, WARMED_SECONDS)
         self._say(f"{len(self._people)} orgs are known to every worker")
+
+    async def _steady(self) -> None:
+        began = time.monotonic()
+        await asyncio.sleep(STEADY_SECONDS)
+        while _taken(self._people) - self._through(self._people) > STEADY_SECONDS * self._call.rate:
+            if time.monotonic() - began > LONGEST_RAMP_SECONDS:
+                self._say("the product does not keep up yet: throughput will tell more of the machine than of it")
+                return
+            await asyncio.sleep(LOOK_SECONDS)
 
     # While it goes on
 
@@ -154,7 +168,7 @@ class _Run:
             if not self._gone:
                 pids = {part: child.pid for part, child in alive.items()}
                 mib, cpu = ({part: read(pid) for part, pid in pids.items()} for read in (resident_mib, cpu_seconds))
-                self._samples.append(Sample(time.time(), mib, cpu))
+                self._samples.append(Sample(time.time(), mib, cpu, *machine_seconds()))
             await asyncio.sleep(SAMPLE_SECONDS)
 
     # After

@@ -65,12 +65,22 @@ class Report:
         """Of healthy orgs all but the memory."""
         parts = list(self.rows[0].mib)
         table = rich.table.Table(
-            "stretch", "", "s", "came/s", "through/s", "p50 s", "CPU ms", *(f"{part} MiB" for part in parts), box=None, pad_edge=False
+            "stretch",
+            "",
+            "s",
+            "came/s",
+            "through/s",
+            "p50 s",
+            "CPU ms",
+            "busy",
+            *(f"{part} MiB" for part in parts),
+            box=None,
+            pad_edge=False,
         )
         for row in self.rows:
             table.add_row(
                 row.stretch, str(row.number + 1), f"{row.seconds:g}", f"{row.came:.1f}", f"{row.synced:.1f}", _number(row.delay_seconds),
-                _number(row.cpu_ms), *(f"{row.mib[part]:.0f}" if part in row.mib else "" for part in parts),
+                _number(row.cpu_ms), "" if row.machine is None else f"{row.machine:.0%}", *(f"{row.mib[part]:.0f}" if part in row.mib else "" for part in parts),
             )  # fmt: skip
         return table
 

@@ -91,12 +91,13 @@ def test_what_an_org_should_not_hold_is_told(leads: list[dict[str, Any]], member
 
 
 def test_a_window_counts_what_lies_in_it() -> None:
-    samples = [Sample(100.0 + at, {"match": 80.0 + at}, {"match": float(at)}) for at in range(21)]
+    samples = [Sample(100.0 + at, {"match": 80.0 + at}, {"match": float(at)}, at * 1.5, at * 2.0) for at in range(21)]
     found = gauge.row(
         Window(FAILING, 0, 0.0, 10.0), 100.0, [99_999, 100_000, 109_999, 110_000], [(100_500, 0.5), (109_000, 1.5), (110_000, 9.0)], samples
     )
     assert (found.came, found.synced, found.delay_seconds) == (0.2, 0.2, 1.0)
     assert found.mib == {"match": 89.0}
+    assert found.machine == 0.75
     assert found.cpu_ms == pytest.approx(1000 * 9 / (2 * 0.9))
 
 
