@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from pipeline.dispatch import Dispatcher
-from pipeline.errors import OffsetOutOfRange, TransportError
+from pipeline.errors import NotAllowed, OffsetOutOfRange, TransportError
 from pipeline.partition import Partition, Replay, short_id
 from pipeline.stage import Stage
 from pipeline.tables import Tables, readable
@@ -75,6 +75,8 @@ class Replays:
                 for replay in unread:
                     try:
                         await self._read(replay)
+                    except NotAllowed:
+                        raise
                     except TransportError as error:
                         log.warning("a replay can't be read now", stage=self._stage.name, replay=replay.row.id, error=str(error))
                         await anyio.sleep(_IDLE_SECONDS)
@@ -92,9 +94,12 @@ class Replays:
     async def tell(self) -> None:
         """Progress, and ends, as rows of the table `lanes`."""
         rows: dict[str, bytes | None] = {}
+        ended: list[Replay] = []
         now_ms = int(self._clock() * 1000)
         for replay in self._under_way():
             done = replay.is_done
+            if done:
+                ended.append(replay)
             key = row_key(self._stage.name, replay.number, replay.row.id)
             row = LaneRow(
                 lane=_name(replay.row), state="done" if done else "replay", since=replay.row.at, oldest_at=0,
@@ -104,12 +109,12 @@ class Replays:
             if self._lanes.get(key) != value:
                 rows[key] = value
         await self._write_rows(rows)
+        # Only those of which the rows say so: one that ended meanwhile and went without its row would be started again.
         for partition in self._partitions():
-            for id in [
-                id for id, replay in partition.replays.items() if replay.is_done and row_key(self._stage.name, replay.number, id) in rows
-            ]:
-                del partition.replays[id]
-                log.info("replay is done", stage=self._stage.name, partition=partition.number, replay=id, at_ms=now_ms)
+            for replay in ended:
+                if partition.replays.get(replay.row.id) is replay:
+                    del partition.replays[replay.row.id]
+                    log.info("replay is done", stage=self._stage.name, partition=partition.number, replay=replay.row.id, at_ms=now_ms)
 
     def _under_way(self) -> list[Replay]:
         return [replay for partition in self._partitions() for replay in partition.replays.values()]
