@@ -3,6 +3,7 @@
 PipelineError
 ├── TransportError            the log did not do what was asked
 │   ├── TopicMissing          a topic that must exist does not
+│   ├── NotAllowed            a right is missing in Kafka
 │   ├── OffsetOutOfRange      a position below the log's start (or past its end)
 │   ├── CommitRefused         this member no longer owns what it wanted to commit
 │   ├── WriteError            records were not acknowledged
@@ -31,6 +32,16 @@ class TopicMissing(TransportError):
     def __init__(self, topic: str) -> None:
         super().__init__(f"topic {topic} is missing: run `turnout topics apply`", retryable=False)
         self.topic = topic
+
+
+class NotAllowed(TransportError):
+    """A right is missing in Kafka: asking again does not mend it, so whoever meets it while working ends. `right`: "Read on the topic x"."""
+
+    def __init__(self, what: str, right: str) -> None:
+        super().__init__(
+            f"{what}: Kafka does not let this user: it lacks {right} (docs/kafka-rights.md lists what each part needs)", retryable=False
+        )
+        self.right = right
 
 
 class OffsetOutOfRange(TransportError):

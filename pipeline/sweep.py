@@ -11,7 +11,7 @@ import anyio.lowlevel
 import structlog
 
 from pipeline.dispatch import RESCUE, Dispatcher
-from pipeline.errors import OffsetOutOfRange, TransportError
+from pipeline.errors import NotAllowed, OffsetOutOfRange, TransportError
 from pipeline.lanes import LaneKey
 from pipeline.ledger import Lag, Ledger, Verdict
 from pipeline.lines import Entry
@@ -84,6 +84,8 @@ class Sweep:
                     continue
                 try:
                     await self._pass(partition)
+                except NotAllowed:
+                    raise
                 except TransportError as error:
                     log.warning("the sweep can't read now", partition=partition.number, error=str(error))
                     await anyio.sleep(_IDLE_SECONDS)

@@ -9,7 +9,7 @@ import anyio
 import msgspec
 import structlog
 
-from pipeline.errors import OffsetOutOfRange, TransportError
+from pipeline.errors import NotAllowed, OffsetOutOfRange, TransportError
 from pipeline.records import Record
 from pipeline.transport import Reader, Transport
 
@@ -149,6 +149,8 @@ class Tables:
                 await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
                 await self._rewind(reader)
                 continue
+            except NotAllowed:
+                raise
             except TransportError as error:
                 log.warning("tables can't be read now", error=str(error))
                 await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)

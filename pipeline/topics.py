@@ -12,7 +12,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from pipeline.errors import TransportError
 from pipeline.kafka import KafkaCluster, KafkaSettings, KafkaTransport
-from pipeline.kafka.asking import answered
+from pipeline.kafka.asking import RESOURCES, answered, translated
 from pipeline.metadata import LIMIT_CHARACTERS
 
 HOUR_MS: Final = 3_600_000
@@ -267,32 +267,36 @@ async def _configs(cluster: KafkaCluster, kind: ConfigResourceType, names: Seque
     if not names:
         return {}
     resources = [ConfigResource(kind, name) for name in names]
-    responses = await answered(lambda: cluster.admin.describe_configs(resources), SETTLE_SECONDS, f"settings of {', '.join(names)}")
+    responses = await answered(
+        lambda: cluster.admin.describe_configs(resources), SETTLE_SECONDS, f"settings of {', '.join(names)}", "DescribeConfigs"
+    )
     found: dict[str, dict[str, tuple[str, bool]]] = {}
     for response in responses:
         for error_code, message, _, name, entries in response.resources:
-            _raise(error_code, f"settings of {name}: {message}")
+            _raise(error_code, name, f"settings of {name}: {message}", "DescribeConfigs")
             found[name] = {entry[0]: (entry[1], entry[3] == ALTERABLE_SOURCE) for entry in entries if entry[1] is not None}
     return found
 
 
 async def _create(cluster: KafkaCluster, settings: KafkaSettings, specs: Sequence[TopicSpec]) -> None:
     topics = [NewTopic(settings.topic(spec.name), spec.partitions, spec.replication, topic_configs=spec.configs()) for spec in specs]
-    response = await answered(lambda: cluster.admin.create_topics(topics), SETTLE_SECONDS, "creating topics")
+    response = await answered(lambda: cluster.admin.create_topics(topics), SETTLE_SECONDS, "creating topics", "Create")
     for row in response.topic_errors:
         name, error_code, message = row[0], row[1], row[2] if len(row) > 2 else ""
         # Another part of ours may have been quicker; what it made is compared afterwards.
         if errors.for_code(error_code) is not errors.TopicAlreadyExistsError:
-            _raise(error_code, f"creating {name}: {message}")
+            _raise(error_code, name, f"creating {name}: {message}", "Create")
 
 
 async def _alter(cluster: KafkaCluster, name: str, configs: dict[str, str]) -> None:
     """Sets all of the topic's own settings: the request replaces them as a whole."""
     resource = ConfigResource(ConfigResourceType.TOPIC, name, configs)
-    responses: list[Any] = await answered(lambda: cluster.admin.alter_configs([resource]), SETTLE_SECONDS, f"changing {name}")
+    responses: list[Any] = await answered(
+        lambda: cluster.admin.alter_configs([resource]), SETTLE_SECONDS, f"changing {name}", "AlterConfigs"
+    )
     for response in responses:
         for error_code, message, *_ in response.resources:
-            _raise(error_code, f"changing {name}: {message}")
+            _raise(error_code, name, f"changing {name}: {message}", "AlterConfigs")
 
 
 async def _settled(cluster: KafkaCluster, settings: KafkaSettings, specs: Sequence[TopicSpec]) -> dict[str, Found]:
@@ -309,7 +313,9 @@ async def _settled(cluster: KafkaCluster, settings: KafkaSettings, specs: Sequen
         await asyncio.sleep(0.1)
 
 
-def _raise(error_code: int, what: str) -> None:
+def _raise(error_code: int, name: str, what: str, operation: str) -> None:
     error = errors.for_code(error_code)
+    if error in RESOURCES:
+        raise translated(what, error(name) if RESOURCES[error] == "topic" else error(), operation)
     if error is not errors.NoError:
         raise TransportError(f"{what} ({error.__name__})", retryable=bool(error.retriable))

@@ -82,7 +82,7 @@ class Writer(Protocol):
     def send(self, records: Sequence[Outgoing]) -> Awaitable[Sequence[Ack]]:
         """Takes the records into the buffer now, in order; the awaitable ends when all are acknowledged, in the order given.
 
-        Raises RecordTooLarge (nothing of that record will land), WriteError (some may have landed; `retryable` says whether to send again).
+        Raises RecordTooLarge (nothing of that record will land), NotAllowed, WriteError (some may have landed; `retryable` says whether to send again).
         """
 
 

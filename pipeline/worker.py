@@ -17,7 +17,7 @@ import structlog
 
 from pipeline.delivery import deliver
 from pipeline.dispatch import RESCUE, Dispatcher
-from pipeline.errors import CommitRefused, MetadataError, OffsetOutOfRange, Stuck, TransportError
+from pipeline.errors import CommitRefused, MetadataError, NotAllowed, OffsetOutOfRange, Stuck, TransportError
 from pipeline.ledger import Lag, Ledger
 from pipeline.lines import Entry
 from pipeline.metadata import Progress, decode
@@ -101,7 +101,7 @@ class Worker:
     # -- life ---------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Works until `stop`; then stops in two phases and returns. Raises Stuck where only a start anew helps."""
+        """Works until `stop`; then stops in two phases and returns. Raises Stuck where only a start anew helps, NotAllowed without a right."""
         await self._writer.start()
         try:
             async with anyio.create_task_group() as tasks, anyio.create_task_group() as work:
@@ -228,6 +228,8 @@ class Worker:
                 commits = await self._group.committed(numbers)
                 bounds = await self._transport.cluster.offsets(self.stage.reads)
                 break
+            except NotAllowed:
+                raise
             except TransportError as error:
                 log.warning("partitions can't be taken over yet", stage=self.stage.name, error=str(error))
                 await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
@@ -249,6 +251,8 @@ class Worker:
             try:
                 await self._commit([partition for partition in taken if not partition.closing], drained=False)
                 return
+            except NotAllowed:
+                raise
             except TransportError as error:
                 log.warning("partitions can't be taken over yet", stage=self.stage.name, error=str(error))
                 await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
@@ -379,10 +383,14 @@ class Worker:
             except OffsetOutOfRange as error:
                 try:
                     await self._live_lost(error)
+                except NotAllowed:
+                    raise
                 except TransportError as gone:
                     log.warning("the log can't be asked now", stage=self.stage.name, error=str(gone))
                     await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
                 continue
+            except NotAllowed:
+                raise
             except TransportError as error:
                 log.warning("the log can't be read now", stage=self.stage.name, error=str(error))
                 await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
@@ -408,6 +416,8 @@ class Worker:
                 watchdog.moved(loop.time())
             try:
                 bounds = await self._transport.cluster.offsets(self.stage.reads)
+            except NotAllowed:
+                raise
             except TransportError as error:
                 log.warning("the log can't be asked now", stage=self.stage.name, error=str(error))
                 watchdog.unanswered(loop.time())
@@ -506,6 +516,8 @@ class Worker:
                     await self._tell_lanes()
             except CommitRefused as error:
                 log.warning("a commit was refused: the group goes on without this worker for now", stage=self.stage.name, error=str(error))
+            except NotAllowed:
+                raise
             except TransportError as error:
                 log.warning("a commit was not taken; it is tried again", stage=self.stage.name, error=str(error))
             await self._replays.tell()
@@ -603,8 +615,8 @@ class Worker:
         """The table `lanes`: what a commit has no room for."""
         rows: dict[str, bytes | None] = {}
         for partition in list(self._partitions.values()):
-            lagging = [lag for lag in partition.ledger.lagging.values() if lag.name and not lag.following]
-            lanes = [*(self._lane_row(lag) for lag in lagging), *self._rows_of_resting(partition)][: self.stage.limits.lanes_told]
+            lagging = [self._lane_row(lag, waiting, oldest_ms) for lag, waiting, oldest_ms in self._waiting(partition) if lag.name]
+            lanes = [*lagging, *self._rows_of_resting(partition)][: self.stage.limits.lanes_told]
             # Lanes that lag come first: where one rests in memory besides, the log's is told.
             told = {f"{self.stage.name}|{partition.number}|{row.lane}": row for row in reversed(lanes)}
             for key, row in told.items():
@@ -643,14 +655,26 @@ class Worker:
                 row.next_try_at = entry.next_try_ms // 1000 * 1000
         return list(rows.values())
 
-    def _lane_row(self, lag: Lag) -> LaneRow:
+    def _waiting(self, partition: Partition) -> list[tuple[Lag, int, int]]:
+        """Lanes that wait, with how many of their messages do and the time of the oldest, Unix ms; a blocked one, too, of which all is in a probe."""
+        found: list[tuple[Lag, int, int]] = []
+        taken = partition.ledger.taken()
+        for key, lag in partition.ledger.lagging.items():
+            count, oldest_ms = taken.get(key, (0, lag.oldest_ms))
+            if not lag.following:
+                found.append((lag, lag.passed + count, min(oldest_ms, lag.oldest_ms)))
+            elif count and self._dispatcher.board.in_doubt(lag.name):
+                found.append((lag, count, oldest_ms))
+        return found
+
+    def _lane_row(self, lag: Lag, waiting: int, oldest_ms: int) -> LaneRow:
         blocked = self._dispatcher.board.blocked.get(lag.name)
         next_try = 0
         if blocked is not None:
             next_try = int((self._clock() + blocked.next_try - asyncio.get_running_loop().time()) * 1000)
         state = {"restored": "waiting", RESCUE: "blocked"}.get(lag.state, lag.state)
         return LaneRow(
-            lane=lag.name, state=state, since=lag.since_ms, oldest_at=lag.oldest_ms, waiting=lag.passed, at_least=lag.at_least,
+            lane=lag.name, state=state, since=lag.since_ms, oldest_at=oldest_ms, waiting=waiting, at_least=lag.at_least,
             cause=lag.cause, next_try_at=next_try // 1000 * 1000, mend=lag.mend,
         )  # fmt: skip
 
@@ -663,13 +687,11 @@ class Worker:
                 org = held.body.message.org
                 messages[org] += 1
                 oldest[org].append(held.timestamp_ms)
-            for lag in partition.ledger.lagging.values():
-                if lag.following:
-                    continue
+            for lag, _, oldest_ms in self._waiting(partition):
                 org = lag.name.split("/", 1)[0].removeprefix("org:")
                 messages[org] += lag.passed
                 if lag.passed:
-                    oldest[org].append(lag.oldest_ms)
+                    oldest[org].append(oldest_ms)
                 lanes[lag.state, lag.cause.split(":", 1)[0]] += 1
         now = self._clock()
         self._observer.lag(self.stage.name, dict(messages), {org: max(0.0, now - min(times) / 1000) for org, times in oldest.items()})

@@ -4,7 +4,7 @@ TurnoutError             exit code 1: the work failed or found a difference
 └── UsageError           exit code 2: wrong usage or settings
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 
 class TurnoutError(Exception):
@@ -27,7 +27,14 @@ class UsageError(TurnoutError):
 
 
 def innermost(error: BaseException) -> BaseException:
-    """The one error inside task groups, where there is but one."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    """The one error inside task groups, or one of several of a kind: what is shared fails in many places at once."""
+    leaves = list(_leaves(error))
+    return leaves[0] if len({type(leaf) for leaf in leaves}) == 1 else error
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

@@ -134,7 +134,7 @@ class KafkaGroupReader:
         if foreign:
             raise CommitRefused(f"{self._name}: partitions {sorted(foreign)} are not assigned to this member")
         offsets = {self._tp(p): OffsetAndMetadata(commit.offset, commit.metadata) for p, commit in commits.items()}
-        async with within(self._settings.request_timeout_ms / 1000, f"commit of {self._settings.group(self._group)}"):
+        async with within(self._settings.request_timeout_ms / 1000, f"commit of {self._settings.group(self._group)}", "Read"):
             await self._joined().commit(offsets)
 
     async def committed(self, partitions: Sequence[int]) -> Mapping[int, Commit | None]:
@@ -252,7 +252,8 @@ class KafkaGroupReader:
                 return {}
             raise OffsetOutOfRange(self._topic, tp.partition, offset) from error
         except errors.KafkaError as error:
-            raise translated(f"reading {self._name}", error) from error
+            operation = "Read and Describe" if isinstance(error, errors.GroupAuthorizationFailedError) else "Read"
+            raise translated(f"reading {self._name}", error, operation) from error
 
     def _admitted(self, polled: dict[Any, list[Any]]) -> dict[int, list[Record]]:
         admitted: dict[int, list[Record]] = {}

@@ -108,7 +108,7 @@ class KafkaReader:
             tp, offset = next(iter(error.args[0].items()))
             raise OffsetOutOfRange(self._settings.logical(tp.topic), tp.partition, offset) from error
         except errors.KafkaError as error:
-            raise translated("reading", error) from error
+            raise translated("reading", error, "Read") from error
         for tp in self._positions:
             # Past what compaction has taken away and past control records, which only the client sees. Never waits: every position is set.
             self._positions[tp] = await self._consumer.position(tp)

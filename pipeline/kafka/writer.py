@@ -15,8 +15,8 @@ import structlog
 from aiokafka import AIOKafkaProducer, errors
 from aiokafka.partitioner import murmur2
 
-from pipeline.errors import RecordTooLarge, TopicMissing, TransportError, WriteError
-from pipeline.kafka.asking import within
+from pipeline.errors import NotAllowed, RecordTooLarge, TopicMissing, TransportError, WriteError
+from pipeline.kafka.asking import RESOURCES, translated, within
 from pipeline.kafka.settings import KafkaSettings
 from pipeline.records import Ack, Outgoing
 
@@ -24,8 +24,6 @@ log = structlog.get_logger()
 
 TOO_LARGE: Final = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 FOR_GOOD: Final = (
-    errors.TopicAuthorizationFailedError,
-    errors.ClusterAuthorizationFailedError,
     errors.InvalidTopicError,
     errors.UnsupportedForMessageFormatError,
 )
@@ -247,7 +245,8 @@ class KafkaWriter:
         except TransportError as error:
             topic.learning = False
             while topic.unrouted:
-                self._fail(topic.unrouted.popleft(), error if isinstance(error, TopicMissing) else _write_error(error, error.retryable))
+                told = error if isinstance(error, TopicMissing | NotAllowed) else _write_error(error, error.retryable)
+                self._fail(topic.unrouted.popleft(), told)
             return
         queues = topic.queues = [_Queue(self._settings.topic(topic.name), number) for number in range(count)]
         while topic.unrouted:
@@ -309,7 +308,7 @@ class KafkaWriter:
             self._too_large(queue, items, error)
             self._replace(producer)
         except errors.KafkaError as error:
-            self._fail_queue(queue, items, _write_error(error, not isinstance(error, FOR_GOOD)))
+            self._fail_queue(queue, items, _refusal(queue.topic, error))
             self._replace(producer)
         except TimeoutError:
             seconds = self._settings.delivery_timeout_seconds
@@ -348,7 +347,7 @@ class KafkaWriter:
         (item,) = items
         self._fail(item, RecordTooLarge(f"{queue.topic}: {type(error).__name__}: about {item.size} bytes", item.index))
 
-    def _fail_queue(self, queue: _Queue, items: Sequence[_Item], error: WriteError) -> None:
+    def _fail_queue(self, queue: _Queue, items: Sequence[_Item], error: TransportError) -> None:
         """All that waits behind fails too: what came later must not land before what is sent again."""
         waiting = [*items, *queue.items]
         queue.items.clear()
@@ -418,7 +417,11 @@ class KafkaWriter:
             request_timeout_ms=self._settings.request_timeout_ms,
         )
         try:
-            async with within(self._settings.connect_timeout_seconds, f"starting a producer at {self._settings.bootstrap}"):
+            async with within(
+                self._settings.connect_timeout_seconds,
+                f"starting a producer at {self._settings.bootstrap}",
+                "Write on any topic, or IdempotentWrite",
+            ):
                 await client.start()
         except BaseException:
             await client.stop()
@@ -462,6 +465,15 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 def _size(record: Outgoing) -> int:
     return OVERHEAD_BYTES + len(record.key or b"") + len(record.value or b"") + HEADER_BYTES * len(record.headers)
+
+
+def _refusal(topic: str, error: errors.KafkaError) -> TransportError:
+    match RESOURCES.get(type(error)):
+        case "topic":
+            return translated(f"writing to {topic}", type(error)(topic), "Write")
+        case "cluster":
+            return translated(f"writing to {topic}", type(error)(), "Write on any topic, or IdempotentWrite")
+    return _write_error(error, not isinstance(error, FOR_GOOD))
 
 
 def _write_error(error: Exception, retryable: bool) -> WriteError:
