@@ -53,13 +53,13 @@ async def test_f37_a_worker_that_hears_again_in_time_is_ready_again(place: Place
 async def test_a_worker_with_nothing_to_read_stays_ready(place: Place) -> None:
     """Quiet topics are no fault."""
     seam = Seam()
-    async with place.worker(Desk(), dataclasses.replace(FAST, stuck_seconds=0.3), around=seam.around) as running:
+    async with place.worker(Desk(), dataclasses.replace(FAST, stuck_seconds=1.0), around=seam.around) as running:
         await place.send(told(n) for n in range(10))
         await place.out(10)
         await until(lambda: running.ready)
         asked = running.heard.commits
         seam.deaf = True  # nothing comes anyhow
-        for _ in range(20):
+        for _ in range(30):
             assert running.ready, running.worker.health()
             await asyncio.sleep(0.1)
         assert running.heard.commits >= asked
