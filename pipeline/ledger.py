@@ -376,6 +376,16 @@ class Ledger(Generic[T]):
         """The messages held in memory that `lane` covers."""
         return [held for held in self.unfinished.values() if held.key.startswith(lane)]
 
+    def taken(self) -> dict[LaneKey, tuple[int, int]]:
+        """Per lagging lane: how many of its messages are held below the offset that a commit would give, and the time of the oldest, Unix ms."""
+        found: dict[LaneKey, tuple[int, int]] = {}
+        free = self._lowest_free(self._lowest_held()) if self.lagging else 0
+        for held in self.unfinished.values():
+            if held.offset < free and (lag := self.owner(held.key)) is not None:
+                count, oldest_ms = found.get(lag.key, (0, held.timestamp_ms))
+                found[lag.key] = count + 1, min(oldest_ms, held.timestamp_ms)
+        return found
+
     def oldest_ms(self) -> int:
         """Time of the oldest unfinished message's record, Unix ms; 0: everything read is finished."""
         times: Iterable[int] = (

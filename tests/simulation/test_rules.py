@@ -7,11 +7,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from pipeline.errors import LeaseLost, WriteError
+from pipeline.memory import MemoryTransport
 from pipeline.messages import Message
 from pipeline.metadata import decode
 from pipeline.outcomes import Batch, Block, Emit, Out, Outcome, Retry
 from pipeline.stage import Closed, Limits, OpenGate
 from schemas.messages import Cause
+from stages import lag
 from tests.engine.place import STAGE, told
 from tests.engine.seam import Seam
 from tests.simulation.room import Room, each, passed_on, simulated
@@ -149,6 +151,31 @@ def test_what_waits_is_counted_while_it_is_passed_over_and_at_least_so_after_a_r
         room.send([told(70)])
         await room.until(lambda: again.lanes()["org:acme/workspace:w"].at_least)
         assert 1 <= again.lanes()["org:acme/workspace:w"].waiting <= 36
+
+    simulated(test)
+
+
+@pytest.mark.parametrize("count", [10, 60])
+def test_what_waits_for_an_org_is_told_also_while_it_is_probed(count: int) -> None:
+    """F44: calls that hang for 20 s are most of what is seen of such an org; all of its lane may be in one probe, or a part."""
+
+    async def test(room: Room) -> None:
+        running = await room.enter(each(lambda m: Block("org:down", DOWN) if m.org == "down" else passed_on(m), 20.0), LIMITS)
+        room.send([told(n, org="down") for n in range(count)])
+        room.send([told(count, org="up")])
+        await room.until(lambda: room.numbers() == [count] and "org:down" in running.lanes())
+        await room.pass_by(5)
+        probes = set()
+        for _ in range(300):
+            await room.pass_by(1)
+            row = running.lanes()["org:down"]
+            assert (row.waiting, row.state, row.cause.partition(":")[0]) == (count, "blocked", "org_down")
+            assert running.heard.blocked == {("blocked", "org_down"): 1}
+            document = await lag.lag(MemoryTransport(room.broker), {STAGE: "in"})
+            assert document["unfinished"] == count
+            assert [(lane["waiting"], lane["state"]) for lane in document["lanes"]] == [(count, "blocked")]
+            probes.add(running.worker._dispatcher.running_messages)
+        assert probes == {0, min(count, LIMITS.probing.messages)}, "it was probed meanwhile"
 
     simulated(test)
 
