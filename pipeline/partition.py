@@ -98,7 +98,9 @@ class Replay(Partition):
         )
 
     def message(self, record: Record) -> Message:
-        marked = msgspec.structs.replace(record, headers=(*(header for header in record.headers if header[0] != REPLAY), (REPLAY, self.row.id.encode())))
+        marked = msgspec.structs.replace(
+            record, headers=(*(header for header in record.headers if header[0] != REPLAY), (REPLAY, self.row.id.encode()))
+        )
         return super().message(marked)
 
 
