@@ -39,7 +39,7 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """One window. Rates are a second; `cpu_ms`: of all parts, for one person who came through; `mib`: the most of each part;
+    """One window. Rates are a second; `cpu_ms`: of all parts, for one person who came through, where half of those who came did; `mib`: the most of each part;
     `machine`: the share of all processors that was busy, with whatever else the machine does: above 0.9 rates tell little of the product."""
 
     stretch: str
@@ -57,6 +57,7 @@ def row(window: Window, start: float, came_ms: Sequence[int], done: Sequence[tup
     """`start`: Unix s of the soak's start; `done`: Unix ms and seconds of delay of everyone who came through."""
     since, until = start + window.start, start + window.end
     seconds = until - since
+    came = sum(since <= at / 1000 < until for at in came_ms)
     delays = [delay for at, delay in done if since <= at / 1000 < until]
     inside = [sample for sample in samples if since <= sample.at < until]
     spent = sum(inside[-1].cpu.values()) - sum(inside[0].cpu.values()) if len(inside) > 1 else 0.0
@@ -67,10 +68,10 @@ def row(window: Window, start: float, came_ms: Sequence[int], done: Sequence[tup
         window.stretch,
         window.number,
         round(seconds, 1),
-        sum(since <= at / 1000 < until for at in came_ms) / seconds,
+        came / seconds,
         len(delays) / seconds,
         statistics.median(delays) if delays else None,
-        1000 * spent / through if through else None,
+        1000 * spent / through if through and 2 * len(delays) >= came else None,
         {part: max(sample.mib[part] for sample in inside) for part in inside[0].mib} if inside else {},
         (inside[-1].busy - inside[0].busy) / had if had else None,
     )
