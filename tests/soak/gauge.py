@@ -39,8 +39,11 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """One window. Rates are a second; `cpu_ms`: of all parts, for one person who came through, where half of those who came did; `mib`: the most of each part;
-    `machine`: the share of all processors that was busy, with whatever else the machine does: above 0.9 rates tell little of the product."""
+    """One window. Rates are a second; `mib`: the most of each part.
+
+    `cpu_ms`: of all parts, for one person who came through, where half of those who came did. `machine`: the share of all processors that
+    was busy, with whatever else the machine does; above 0.9 rates tell little of the product.
+    """
 
     stretch: str
     number: int
