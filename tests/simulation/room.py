@@ -24,29 +24,35 @@ from tests.simulation.virtual import VirtualLoop
 
 
 class Transporting(MemoryTransport):
-    """Counts what its group-less readers fetch."""
+    """Counts what the sweep fetches, and may let it take a while."""
 
     def __init__(self, broker: MemoryBroker) -> None:
         super().__init__(broker)
         self.read: list[int] = []
         """Offsets of `in` that the sweep fetched, one after the other."""
+        self.fetches = 0
+        self.fetch_seconds = 0.0
 
     @property
     def members(self) -> list[MemoryGroupReader]:
         return self._group_readers
 
     def reader(self, max_bytes: int = 0) -> MemoryReader:
-        return _Counting(self.broker, self.read)
+        return _Counting(self)
 
 
 class _Counting(MemoryReader):
-    def __init__(self, broker: MemoryBroker, read: list[int]) -> None:
-        super().__init__(broker)
-        self._read = read
+    def __init__(self, transport: Transporting) -> None:
+        super().__init__(transport.broker)
+        self._transport = transport
 
     async def fetch(self, timeout_seconds: float, max_records: int) -> Sequence[Record]:
         records = await super().fetch(timeout_seconds, max_records)
-        self._read += [record.offset for record in records if record.topic == "in"]
+        read = [record.offset for record in records if record.topic == "in"]
+        if read:
+            self._transport.read += read
+            self._transport.fetches += 1
+            await asyncio.sleep(self._transport.fetch_seconds)
         return records
 
 

@@ -414,6 +414,32 @@ def test_for_one_lane_no_range_is_read_again_and_again() -> None:
     simulated(test)
 
 
+def test_the_sweep_takes_a_fifth_of_the_time_beside_live_reading_and_all_of_it_alone() -> None:
+    """Rule 13: each of its fetches takes a second here, and what is live comes twenty times a second."""
+
+    async def test(room: Room) -> None:
+        gate = Gate()
+        gate.paused.add("org:acme/workspace:one")
+        running = await room.enter(each(passed_on), LIMITS, gate=gate)
+        room.send([told(n, workspace="one") for n in range(30_000)])
+        await room.until(lambda: room.committed() == 30_000)
+        transport = running.transport
+        transport.fetch_seconds = 1.0
+        gate.paused.clear()
+        await room.until(lambda: transport.fetches > 0)
+        begun = transport.fetches
+        for n in range(30_000, 30_600):
+            room.send([told(n, workspace="two")])
+            await room.pass_by(0.05)
+        assert 5 <= transport.fetches - begun <= 7, "of 30 seconds"
+        begun = transport.fetches
+        await room.pass_by(5)
+        assert 4 <= transport.fetches - begun <= 5, "of 5 seconds"
+        await room.until(lambda: len(room.numbers()) == 30_600)
+
+    simulated(test)
+
+
 # -- what the log no longer has ------------------------------------------------------------------------------
 
 
