@@ -31,6 +31,7 @@ PEOPLE: Final = 100
 QUIET_SECONDS: Final = 5.0
 CALM_SECONDS: Final = 2.0
 """So long must everything be through at once before a blow is over."""
+MOMENT_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 0.2
 LONGEST_SECONDS: Final = 180.0
 FETCH_RECORDS: Final = 5_000
@@ -103,10 +104,10 @@ class Stream:
                 raise BenchError(f"{self.sent - len(self.out)} of {self.sent} messages are not through within {LONGEST_SECONDS:g} s")
             await asyncio.sleep(LOOK_SECONDS)
 
-    def longest_gap(self, since_ms: float) -> float:
-        """Seconds: the longest silence of any partition from then on."""
-        gaps = [(late - early) / 1000 for times in self.times_ms.values() for early, late in itertools.pairwise(times) if late > since_ms]
-        return max(gaps, default=0.0)
+    def longest_gaps(self, since_ms: float) -> list[float]:
+        """Seconds: the longest silence of each partition from then on."""
+        pairs = (itertools.pairwise(times) for times in self.times_ms.values())
+        return [max(((late - early) / 1000 for early, late in gaps if late > since_ms), default=0.0) for gaps in pairs]
 
 
 def _addresses(partitions: int) -> Iterator[str]:
@@ -127,6 +128,8 @@ class Samples:
         self._stream = stream
         self.pauses: defaultdict[str, list[float]] = defaultdict(list)
         self.repeats: defaultdict[str, list[int]] = defaultdict(list)
+        self.silent: defaultdict[str, list[int]] = defaultdict(list)
+        """How many partitions paused for more than a moment."""
         self.usual: list[float] = []
 
     async def take(self, blow: str, strike: Callable[[], Awaitable[Child | None]]) -> Child | None:
@@ -135,16 +138,20 @@ class Samples:
         await stream.calm()
         quiet = time.time() * 1000
         await asyncio.sleep(QUIET_SECONDS)
-        usual, known = stream.longest_gap(quiet), stream.repeats
+        usual, known = max(stream.longest_gaps(quiet)), stream.repeats
         struck = time.time() * 1000
         child = await strike()
         await asyncio.sleep(CALM_SECONDS)
         await stream.calm()
-        gap = stream.longest_gap(struck)
+        gaps = stream.longest_gaps(struck)
         self.usual.append(usual)
-        self.pauses[blow].append(max(0.0, gap - usual))
+        self.pauses[blow].append(max(0.0, max(gaps) - usual))
+        self.silent[blow].append(sum(gap - usual > MOMENT_SECONDS for gap in gaps))
         self.repeats[blow].append(stream.repeats - known)
-        tell(f"{blow}: {gap:.1f} s, where {usual:.1f} s is usual; {self.repeats[blow][-1]} came out twice")
+        tell(
+            f"{blow}: {max(gaps):.1f} s, where {usual:.1f} s is usual; {self.silent[blow][-1]} partitions were silent for over "
+            f"{MOMENT_SECONDS:g} s; {self.repeats[blow][-1]} messages came out twice"
+        )
         return child
 
 
@@ -210,6 +217,9 @@ async def _none(ended: Awaitable[None]) -> None:
 def _figures(samples: Samples, rate: str) -> Iterator[Figure]:
     for blow, pauses in samples.pauses.items():
         yield Figure(f"pause: {blow}", median(pauses), "s", note=f"samples: {', '.join(f'{pause:.1f}' for pause in pauses)}")
+        silent = samples.silent[blow]
+        told = f"for over {MOMENT_SECONDS:g} s; samples: {', '.join(map(str, silent))}"
+        yield Figure("… partitions that were silent", median(silent), "", note=told)
         repeats = samples.repeats[blow]
         yield Figure("… worked on twice", median(repeats), "messages", note=f"samples: {', '.join(map(str, repeats))}; {rate}")
 
