@@ -1,21 +1,28 @@
 """How a consumer of aiokafka is ended within a bound, whatever it is doing. Never waits for a broker that does not answer."""
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
+import anyio
 import structlog
 
 log = structlog.get_logger()
+
+UNSTARTED_SECONDS: Final = 5.0
+"""How long one that did not start may take to close."""
 
 
 async def started(consumer: Any) -> None:
     """Starts it, and lets its tasks have their first step: one that is cancelled before it would end `stop` half-way (aiokafka 0.14)."""
     try:
         await consumer.start()
+        await asyncio.sleep(0)
     except BaseException:
-        await consumer.stop()
+        # Also where its task was cancelled, which would cancel the closing too.
+        with anyio.CancelScope(shield=True):
+            await asyncio.sleep(0)
+            await closed(consumer, UNSTARTED_SECONDS)
         raise
-    await asyncio.sleep(0)
 
 
 async def closed(consumer: Any, seconds: float) -> None:

@@ -1,0 +1,42 @@
+"""A consumer that is cancelled while it starts is closed nevertheless."""
+
+import asyncio
+
+import anyio
+import pytest
+
+from pipeline.kafka.closing import started
+
+
+class Consumer:
+    """Starts and stops in a step each, as aiokafka's does."""
+
+    def __init__(self) -> None:
+        self.running = False
+        self.stopped = False
+
+    async def start(self) -> None:
+        await asyncio.sleep(0)
+        self.running = True
+
+    async def stop(self) -> None:
+        await asyncio.sleep(0)
+        self.stopped = True
+
+
+@pytest.mark.parametrize("steps", range(1, 4))
+async def test_one_that_is_cancelled_while_it_starts_is_closed(steps: int) -> None:
+    consumer = Consumer()
+    returned = False
+    async with anyio.create_task_group() as tasks:
+
+        async def start() -> None:
+            nonlocal returned
+            await started(consumer)
+            returned = True
+
+        tasks.start_soon(start)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        tasks.cancel_scope.cancel()
+    assert consumer.stopped != returned
