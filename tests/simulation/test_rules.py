@@ -109,6 +109,26 @@ def test_busy_and_blocked_are_told_apart() -> None:
     simulated(test)
 
 
+def test_what_others_wait_for_is_not_passed_over_for_a_burst() -> None:
+    """Rule 3: a company message behind 12,000 others of its org is worked on when those that were held before it are, not after all."""
+
+    async def test(room: Room) -> None:
+        called: list[str] = []
+
+        async def step(batch: Batch) -> list[Outcome]:
+            await room.pass_by(1)
+            called.extend(message.kind for message in batch.messages)
+            return [passed_on(message) for message in batch.messages]
+
+        await room.enter(step, LIMITS)
+        room.send([told(n) for n in range(12_000)])
+        room.send([told(12_000, kind="company", key="company:acme")])
+        await room.until(lambda: len(called) == 12_001)
+        assert called.index("company") <= LIMITS.org_messages + 2 * LIMITS.batch_messages
+
+    simulated(test)
+
+
 def test_a_share_that_is_tried_again_for_ever_takes_no_place_from_the_others() -> None:
     """Rule 3: every fifth message of every org rests and rests; more of them than the budget holds; all others are worked on, in bounded memory."""
 
