@@ -57,6 +57,7 @@ class Dispatcher:
     ) -> None:
         self._stage, self._tables, self._writer, self._observer = stage, tables, writer, observer
         self._limits = stage.limits
+        self._least_bound = stage.limits.batch_messages // 4
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._lines: dict[str, Line] = {}
@@ -125,12 +126,13 @@ class Dispatcher:
     def is_busy(self, message: Message) -> bool:
         """Whether the org's bound of work in flight is reached. What nobody else waits for is then passed over."""
         line = self._lines.get(message.org)
-        return line is not None and line.active >= self._org_bound() and not message.urgent
+        # First what costs least: this is asked for every message.
+        return line is not None and line.active >= self._least_bound and line.active >= self._org_bound() and not message.urgent
 
     def _org_bound(self) -> int:
         """One org gets at most a quarter of the room that is left, so that some can't fill it for all."""
         room = self._limits.total_messages - self.held
-        return max(self._limits.batch_messages // 4, min(self._limits.org_messages, room // 4))
+        return max(self._least_bound, min(self._limits.org_messages, room // 4))
 
     def has_room(self, org: str) -> bool:
         """Whether a lane of the org that lagged for being busy may go on."""
@@ -163,12 +165,13 @@ class Dispatcher:
     def admit(self, message: Message, ledger: Ledger[Entry]) -> None:
         """The ledger's main cursor reads a message: it is held, or its lane lags."""
         record, key = message.record, message.lane_key
-        if ledger.follows(key):
+        lag = ledger.owner(key)
+        if lag is None or lag.following:
             closed = None if message.refusal else self.closed(message)
             if closed is not None or self.is_busy(message):
                 # `live` counts it as passed over.
                 self.pass_over(ledger, message, key, closed).passed -= 1
-        lag = ledger.owner(key)
+                lag = ledger.owner(key)
         urgent = message.urgent and lag is not None and lag.state in ("busy", "waiting")
         verdict = ledger.live(record.offset, key, record.timestamp_ms, urgent=urgent)
         if verdict is Verdict.TAKE:

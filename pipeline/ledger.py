@@ -120,11 +120,6 @@ class Ledger(Generic[T]):
             length = length - 4 if length > ORG_BYTES else BUCKET_BYTES if length == ORG_BYTES else 0
         return None
 
-    def follows(self, key: LaneKey) -> bool:
-        """Whether live reading takes messages of this key: no lane that covers it lags, or it has met the main cursor."""
-        lag = self.owner(key)
-        return lag is None or lag.following
-
     def live(self, offset: int, key: LaneKey, timestamp_ms: int, *, urgent: bool = False) -> Verdict:
         """The main cursor reads `offset`; on TAKE the caller holds it next. Offsets come upwards; gaps are gone for good.
 
@@ -353,6 +348,8 @@ class Ledger(Generic[T]):
         return self._lowest[1]
 
     def _lowest_by_lane(self) -> dict[LaneKey | None, Held[T]]:
+        if not self.lagging and not self._jumbled:
+            return {None: next(iter(self.unfinished.values()))} if self.unfinished else {}
         orgs = {key[:ORG_BYTES] for key in self.lagging}
         lowest: dict[LaneKey | None, Held[T]] = {}
         for held in self.unfinished.values():
