@@ -1,6 +1,7 @@
-"""Delay from webhook to Campaign Member of healthy orgs, alone against beside orgs that are down and beside one that sends many people.
+"""Delay from webhook to Campaign Member of healthy orgs: alone, beside orgs that are down, beside one that sends a crowd, and while that catches up.
 
-The arms take turns, so that whatever else the machine does falls on each alike.
+The arms take turns, so that whatever else the machine does falls on each alike. The crowd's org answers slowly, and its people come at a
+rate: so that its backlog stands for the whole turn while the processors have time to spare, without which delays tell of nothing else.
 """
 
 import argparse
@@ -21,9 +22,11 @@ from tests.bench.usage import machine_seconds
 
 LATENCY_MS = 200
 DONE_SECONDS = 120.0
-ALONE, DOWN, CROWD = "alone", "down", "crowd"
+ALONE, DOWN, CROWD, CATCHING_UP = "alone", "down", "crowd", "catching up"
 P50_AIM, P99_AIM = 1.2, 1.5
 CPU_AIM_PERCENT = 60
+SLICE = 200
+"""People of the crowd that come at one moment."""
 
 
 class Arms:
@@ -60,15 +63,18 @@ async def measure(options: argparse.Namespace) -> Sequence[Figure]:
             async with _orgs_down(place, down, options):
                 await _turn(place, arms, DOWN, healthy, options)
             await _turn(place, arms, ALONE, healthy, options)
-            async with _crowd(place, crowd, model, options.crowd) as is_over:
-                await _turn(place, arms, CROWD, healthy, options, is_over)
+            for arm in (CROWD, CATCHING_UP):
+                if arm == CATCHING_UP:
+                    await _turn(place, arms, ALONE, healthy, options)
+                async with _crowd(place, crowd, model, options, after_outage=arm == CATCHING_UP) as is_over:
+                    await _turn(place, arms, arm, healthy, options, is_over)
     return list(_figures(arms, options))
 
 
 async def _turn(
     place: Ground, arms: Arms, arm: str, healthy: Sequence[Stand], options: argparse.Namespace, is_over: Callable[[], bool] = lambda: True
 ) -> None:
-    """Everyone's people come evenly, each org's at its own moments, for the length of a turn; longer while it is not over."""
+    """Everyone's people come evenly, each org's at its own moments, for the length of a turn."""
     known = {stand.workspace: len(place.outcomes.of[stand.workspace].at_ms) for stand in healthy}
     ends = time.monotonic() + options.turn_seconds
     with arms.watched(arm):
@@ -108,15 +114,33 @@ async def _orgs_down(place: Ground, down: Sequence[Stand], options: argparse.Nam
 
 
 @contextlib.asynccontextmanager
-async def _crowd(place: Ground, crowd: Stand, model: Original, people: int) -> AsyncIterator[Callable[[], bool]]:
-    """One org sends all these people at once; afterwards all of them are synced. Gives whether they are."""
-    done = place.outcomes.of[crowd.workspace]
+async def _crowd(
+    place: Ground, crowd: Stand, model: Original, options: argparse.Namespace, *, after_outage: bool
+) -> AsyncIterator[Callable[[], bool]]:
+    """One org's crowd comes, or waits already and the org is back; afterwards all of it is synced. Gives whether it is."""
+    people, done = options.crowd, place.outcomes.of[crowd.workspace]
     known = len(done.at_ms)
-    started = time.monotonic()
-    await fill(place, model.clones(flow.RECEIVED, addresses(crowd, people)))
-    yield lambda: len(done.at_ms) >= known + people
+    if after_outage:
+        await crowd.org.fault("http-503")
+        await fill(place, model.clones(flow.RECEIVED, addresses(crowd, people)))
+        await place.has_read("match", DONE_SECONDS)
+        await crowd.org.heal()
+    await crowd.org.fault(f"slow:{options.crowd_call_ms}")
+    async with asyncio.TaskGroup() as tasks:
+        if not after_outage:
+            tasks.create_task(_coming(place, crowd, model, people, options.crowd_rate))
+        yield lambda: len(done.at_ms) >= known + people
+    await crowd.org.heal()
     await place.outcomes.people(crowd.workspace, known + people, DONE_SECONDS * 2)
-    tell(f"the crowd of {people} is synced after {time.monotonic() - started:.0f} s")
+    tell(f"the crowd of {people} is synced")
+
+
+async def _coming(place: Ground, crowd: Stand, model: Original, people: int, rate: float) -> None:
+    """So many a second, as fast as a door of that speed lets them in."""
+    started = time.monotonic()
+    for first in range(0, people, SLICE):
+        await asyncio.sleep(max(0.0, first / rate - (time.monotonic() - started)))
+        await fill(place, model.clones(flow.RECEIVED, addresses(crowd, min(SLICE, people - first))))
 
 
 def _figures(arms: Arms, options: argparse.Namespace) -> Sequence[Figure]:
@@ -124,6 +148,7 @@ def _figures(arms: Arms, options: argparse.Namespace) -> Sequence[Figure]:
     told = {
         DOWN: f"beside {options.down} orgs that are down",
         CROWD: f"beside one org that sends {options.crowd:,} people",
+        CATCHING_UP: f"beside one org that catches up on {options.crowd:,} people",
     }
     figures = [
         Figure(f"{options.healthy} healthy orgs alone, {name}", quantile(alone, share), "s", note=_note(arms, ALONE))
@@ -142,12 +167,14 @@ def _note(arms: Arms, arm: str) -> str:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--healthy", type=int, default=10, help="orgs whose delay is measured")
+    parser.add_argument("--healthy", type=int, default=50, help="orgs whose delay is measured")
     parser.add_argument("--down", type=int, default=5, help="orgs that are down")
-    parser.add_argument("--crowd", type=int, default=20_000, help="people that one org sends at once")
-    parser.add_argument("--every-seconds", type=float, default=1.0, help="between two people of one org")
-    parser.add_argument("--turn-seconds", type=float, default=15.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--crowd", type=int, default=20_000, help="people that one org sends")
+    parser.add_argument("--crowd-rate", type=float, default=400.0, help="so many of them a second")
+    parser.add_argument("--crowd-call-ms", type=int, default=5_000, help="what a call to the crowd's org takes, beside the latency of all")
+    parser.add_argument("--every-seconds", type=float, default=4.0, help="between two people of one org")
+    parser.add_argument("--turn-seconds", type=float, default=40.0)
+    parser.add_argument("--rounds", type=int, default=4)
 
 
 if __name__ == "__main__":
