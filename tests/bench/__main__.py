@@ -76,7 +76,12 @@ def _measured(name: str, bench: Bench, *, quick: bool) -> Document | None:
         said, _ = process.communicate(timeout=bench.longest_seconds)
     except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
         process.send_signal(signal.SIGINT)
-        process.wait(STOP_SECONDS)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            # What it has started ends with it.
+            process.kill()
+            process.wait()
         if isinstance(error, KeyboardInterrupt):
             raise
         return None
