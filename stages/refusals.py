@@ -48,6 +48,11 @@ def is_missing_field(troubles: Iterable[Trouble]) -> bool:
     return any(trouble.cause.code in ("INVALID_FIELD", "INVALID_FIELD_FOR_INSERT_UPDATE") for trouble in troubles)
 
 
+def is_of_rights(troubles: Iterable[Trouble]) -> bool:
+    """Whether it may be that the user has no right on the object at all: describe knows."""
+    return any(trouble.cause.code in ("INSUFFICIENT_ACCESS_OR_READONLY", "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY") for trouble in troubles)
+
+
 class Runs:
     """Which rule of an org's own refused the last records, so that a rule that hits nearly all stops the lane and not each person."""
 

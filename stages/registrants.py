@@ -256,15 +256,28 @@ class Registrants:
                 runs.setdefault(_run(scene, write), []).append(result.troubles if isinstance(result, Refused) else ())
         for run, troubles in runs.items():
             self._runs.note(run, troubles)
+        shut = await self._shut(scene, intents, results)
         stale = False
         for (plan, write), result in zip(intents, results, strict=True):
             outcome = self._outcome(scene, plan, write, result, runs)
+            if isinstance(outcome, Reject) and write.id == "" and write.object in shut:
+                outcome = Block(org_lane(plan.message.org), outcome.causes[0])
             if outcome is not None:
                 scene.made.give(plan.message, outcome)
             stale = stale or (isinstance(result, Refused) and refusals.is_missing_field(result.troubles))
         if stale:
             for name in scene.describes:
                 scene.describes[name] = await scene.door.describe(name, fresh=True)
+
+    @staticmethod
+    async def _shut(scene: _Scene, intents: Sequence[tuple[Plan, Write]], results: Sequence[Result]) -> set[str]:
+        """Objects of which Turnout's user may make no record at all: the org's setup, which is no record's fault, however few came."""
+        refused = {
+            write.object
+            for (_, write), result in zip(intents, results, strict=True)
+            if write.id == "" and isinstance(result, Refused) and refusals.is_of_rights(result.troubles)
+        }
+        return {name for name in sorted(refused) if not (await scene.door.describe(name, fresh=True)).createable}
 
     def _outcome(
         self, scene: _Scene, plan: Plan, write: Write, result: Result, runs: Mapping[RunKey, Sequence[tuple[Trouble, ...]]]

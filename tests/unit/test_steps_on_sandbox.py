@@ -777,6 +777,25 @@ async def test_a_rule_of_the_org_that_refuses_nearly_everyone_stops_the_lane(acm
     assert len(await acme.org.records("CampaignMember")) == 100
 
 
+async def test_without_the_right_to_make_leads_one_alone_waits_with_its_org_and_known_ones_are_written(acme: Line) -> None:
+    """However few come: describe says that it is the org's setup, and is asked once for a batch."""
+    await acme.org.seed(Lead=[{"Email": "old@x.example", "LastName": "Old", "Company": "C"}])
+    rule = await acme.org.rule("object-permission", object="Lead", create=False)
+    acme.session()
+    acme.person("old@x.example", job_title="CTO")
+    acme.person("new@x.example")
+    await acme.run(rounds=3)
+    assert acme.causes() == []
+    blocks = [outcome for _, _, outcome in acme.seen if isinstance(outcome, Block)]
+    assert {outcome.lane for outcome in blocks} == {"org:acme-prod"}
+    assert all(outcome.cause.hint for outcome in blocks)
+    assert (await acme.org.one("Lead", "old@x.example"))["Title"] == "CTO"
+    await acme.org.drop_rule(rule)
+    await acme.run()
+    assert acme.causes() == []
+    assert len(await acme.org.records("CampaignMember")) == 2
+
+
 async def test_creates_are_held_after_an_unclean_take_over_and_looked_for_first(acme: Line) -> None:
     acme.session()
     await acme.run()
