@@ -4,7 +4,7 @@ What decides (ids, times, the event's name) has a type, and a wrong value is an 
 so that an odd value costs that value and not the person; `stages.livestorm.attributes` reads it.
 """
 
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -153,6 +153,10 @@ class One(msgspec.Struct, Generic[A]):
     data: Resource[A]
 
 
+_BEYOND: Final = 32_503_680_000
+"""The year 3000: nothing that Livestorm tells of lies there; what does is another unit, mostly milliseconds."""
+
+
 def seconds(time: Unix) -> int:
-    """Unix seconds; 0 where not set."""
-    return int(time or 0)
+    """Unix seconds; 0 where not set, and where the number is no moment: negative, not finite, beyond the year 3000."""
+    return int(time) if time is not None and 0 < time < _BEYOND else 0

@@ -74,7 +74,7 @@ async def within(seconds: float, what: str, operation: str = "Describe") -> Asyn
     except TimeoutError as error:
         if not deadline.expired():
             raise
-        raise TransportError(f"{what}: no answer within {seconds:g} s") from error
+        raise TransportError(f"{what}: Kafka gave no answer within {seconds:g} s") from error
 
 
 async def answered(ask: Callable[[], Awaitable[T]], seconds: float, what: str, operation: str = "Describe") -> T:

@@ -205,6 +205,8 @@ class KafkaGroupReader:
             if not assignment.active or coordinator.generation != self._generation:
                 raise errors.IllegalGenerationError(self._settings.group(self._group))
             asked_at, identity = self._clock(), (coordinator.generation, coordinator.member_id)
+            if (task := asyncio.current_task()) is not None:
+                task.add_done_callback(_heard)
             try:
                 await send_commit(assignment, offsets)
             except errors.IllegalGenerationError:
@@ -287,6 +289,12 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         await self._reader.assigned(frozenset(tp.partition for tp in assigned))
+
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    """aiokafka shields a commit from who asked for it: where they gave up, how it ends would be logged as nobody's."""
+    if not task.cancelled():
+        task.exception()
 
 
 def records(topic: str, rows: Iterable[Any]) -> list[Record]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from schemas.livestorm import Person, RegistrantDetail
+from schemas.livestorm import Person, RegistrantDetail, seconds
 from schemas.messages import Value, canonical_email
 
 INVENTED_DOMAIN: Final = "unknown.livestorm.co"
@@ -70,10 +70,10 @@ def address_of(person: Person) -> str | None:
 
 
 def watched_at(person: Person) -> int:
-    """Unix s of the replay view; 0 where it isn't told."""
+    """Unix s of the replay view; 0 where it isn't told, or is no moment."""
     detail = person.replay_view_detail
     try:
-        return int(_number(detail.get("watched_at")) or 0) if isinstance(detail, dict) else 0
+        return seconds(_number(detail.get("watched_at"))) if isinstance(detail, dict) else 0
     except Odd:
         return 0
 
@@ -115,8 +115,10 @@ def _measured(person: Person, detail: RegistrantDetail) -> tuple[dict[str, Value
     duration = found.get(_DURATION)
     if isinstance(duration, int | float):
         found["attendance_minutes"] = int(duration // 60)
-    if detail.created_at:
-        found["registered_at"] = instant(int(detail.created_at))
+    if registered := seconds(detail.created_at):
+        found["registered_at"] = instant(registered)
+    elif detail.created_at:
+        odd[f"{_DETAIL}.created_at"] = "expected Unix seconds"
     if watched := watched_at(person):
         found["replay_watched_at"] = instant(watched)
     return found, odd

@@ -121,7 +121,7 @@ def happened_at(trigger: str, person: livestorm.Person, *, session_ended_at: int
     at = 0
     match ACTIONS.get(trigger):
         case "registered":
-            at = livestorm.seconds((detail.updated_at if detail else None) or person.updated_at)
+            at = (livestorm.seconds(detail.updated_at) if detail else 0) or livestorm.seconds(person.updated_at)
         case "attended" | "not_attended":
             at = session_ended_at
         case "watched_replay":

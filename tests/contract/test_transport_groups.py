@@ -1,10 +1,13 @@
 """What a member of a group is promised, over every log: rules 5 to 9, 14 and 15 of the engine stand on it."""
 
 import asyncio
+import gc
 
 import pytest
+from aiokafka import errors
 
 from pipeline.errors import CommitRefused, OffsetOutOfRange, TopicMissing, TransportError
+from pipeline.kafka import KafkaGroupReader
 from pipeline.records import Commit
 from pipeline.transport import Transport
 from tests.contract import logs
@@ -122,6 +125,40 @@ async def test_a_cancelled_fetch_loses_nothing(log: logs.Log, transport: Transpo
         if len(found) < 5:
             found += [r.offset for r in await logs.fetched(one.reader, 5 - len(found))]
         assert found == [0, 1, 2, 3, 4]
+
+
+async def test_how_a_commit_ends_that_nobody_waits_for_any_more_is_not_logged_as_a_mistake(
+    log: logs.Log, transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiokafka shields it from who asked, who may have a deadline."""
+    if not isinstance(log, logs.KafkaLog):
+        pytest.skip("is about aiokafka")
+    await filled(log, transport, 1, 1)
+    unheard: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context["message"]))
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slowly(request: object) -> None:
+        asked.set()
+        await answer.wait()
+        answer.clear()
+        raise errors.GroupLoadInProgressError
+
+    async with logs.member(transport, "received") as one:
+        await one.has(1)
+        assert isinstance(one.reader, KafkaGroupReader)
+        with monkeypatch.context() as patched:
+            patched.setattr(one.reader._joined()._coordinator, "_send_req", slowly)
+            commit = asyncio.ensure_future(one.reader.commit({0: Commit(1, "")}))
+            await asked.wait()
+            commit.cancel()
+            answer.set()
+            while answer.is_set():
+                await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await commit
+        gc.collect()
+    assert unheard == []
 
 
 async def test_metadata_comes_back_as_it_was_committed(log: logs.Log, transport: Transport) -> None:

@@ -152,6 +152,8 @@ class Place:
         self.settings, self.transport, self.directory = settings, transport, directory
         self.log: defaultdict[str, list[Record]] = defaultdict(list)
         """What `out`, `dead-letters` and `synced` hold, in the order in which it was read."""
+        self._read: dict[tuple[str, int], int] = {}
+        """How far `log` has come, by topic and partition."""
         self._writer = transport.writer()
         self._stack = contextlib.AsyncExitStack()
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -179,6 +181,7 @@ class Place:
             while True:
                 for record in await reader.fetch(0.5, 5_000):
                     self.log[record.topic].append(record)
+                    self._read[record.topic, record.partition] = record.offset + 1
         finally:
             await reader.stop()
 
@@ -208,7 +211,15 @@ class Place:
     # -- the group, from outside ----------------------------------------------------------------------
 
     async def committed(self) -> dict[int, Commit]:
-        return {partition: commit for (_, partition), commit in (await self.transport.cluster.committed(STAGE)).items()}
+        """By partition. `log` then holds whatever was written before these commits."""
+        commits = await self.transport.cluster.committed(STAGE)
+        ends = {
+            (topic, partition): end
+            for topic in FOLLOWED
+            for partition, (_, end) in (await self.transport.cluster.offsets(topic)).items()
+        }  # fmt: skip
+        await until(lambda: all(self._read.get(where, 0) >= end for where, end in ends.items()))
+        return {partition: commit for (_, partition), commit in commits.items()}
 
     async def move_offset(self, offset: int, partition: int = 0, metadata: str = "") -> None:
         """What a reset tool does to a group without members."""

@@ -227,6 +227,14 @@ def test_a_replay_happened_when_it_was_watched() -> None:
     assert taken(person("people.watched_replay", replay_view_detail=None)).happened_at == SIGNED_MS
 
 
+@pytest.mark.parametrize("odd", ["nan", "inf", "-inf", 1e300, -(10**15), SIGNED_MS])
+@pytest.mark.parametrize("event", webhook.HOOKS)
+def test_a_time_that_is_no_moment_counts_as_not_told(event: str, odd: Any) -> None:
+    """Milliseconds among them. The body is taken all the same: whoever signed it rightly must not be refused."""
+    told = taken(person(event, updated_at=odd, registrant_detail={"session_id": "S1", "updated_at": odd}, replay_view_detail={"watched_at": odd}))
+    assert told.happened_at == SIGNED_MS
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda below: st.lists(below, max_size=4) | st.dictionaries(st.text() | st.sampled_from(sorted(room.SECRETS)), below, max_size=4),

@@ -259,6 +259,16 @@ async def test_a_replay_without_its_time_happened_when_it_was_signed(watched: An
     assert registration(await World().one(person("people.watched_replay", replay_view_detail=watched))).happened_at == SIGNED * 1000
 
 
+@pytest.mark.parametrize("odd", ["nan", "inf", 1e300, -(10**15), NOW * 1000])
+async def test_a_time_that_is_no_moment_costs_that_value_and_nobody(odd: Any) -> None:
+    """Milliseconds among them; the person is synced, and what was left out is named."""
+    detail = {"created_at": odd, "updated_at": odd}
+    told = registration(await World().one(person("people.watched_replay", detail=detail, replay_view_detail={"watched_at": odd})))
+    assert told.happened_at == SIGNED * 1000
+    assert not {"registered_at", "replay_watched_at"} & told.attributes.keys()
+    assert told.trail[0].left_out == {"$.data.attributes.registrant_detail.created_at": "expected Unix seconds"}
+
+
 async def test_attendance_happened_at_the_sessions_end() -> None:
     ended = SessionRow(id="S1", workspace="acme", event="E1", status="past", ended_at=NOW - 400, orgs=("acme-prod",))
     for event in ("people.attended", "people.not_attended"):

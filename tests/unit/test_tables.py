@@ -1,0 +1,43 @@
+"""Tables: what reads them outlives what happens to their topics and to Kafka."""
+
+import asyncio
+from collections.abc import Mapping
+
+import anyio
+import pytest
+
+from pipeline.errors import TransportError
+from pipeline.memory import MemoryBroker
+from pipeline.records import Outgoing
+from pipeline.tables import Tables
+
+
+async def test_a_table_whose_topic_was_made_anew_while_kafka_cannot_be_asked_is_read_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = MemoryBroker()
+    broker.create_topic("rows", 1)
+    transport = broker.transport()
+    writer = transport.writer()
+    await writer.start()
+    await writer.send([Outgoing("rows", b"key", b"%d" % number) for number in range(5)])
+    tables = Tables(transport, ["rows"])
+    ask = transport.cluster.offsets
+    refused = 0
+
+    async def no_answer(topic: str) -> Mapping[int, tuple[int, int]]:
+        nonlocal refused
+        refused += 1
+        if refused < 3:
+            raise TransportError(f"end of {topic}: Kafka gave no answer")
+        return await ask(topic)
+
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(tables.run)
+        monkeypatch.setattr(transport.cluster, "offsets", no_answer)
+        broker.delete_topic("rows")
+        broker.create_topic("rows", 1)
+        await writer.send([Outgoing("rows", b"key", b"new")])
+        async with asyncio.timeout(30):
+            while tables["rows"].get("key") != b"new":
+                await asyncio.sleep(0.01)
+        assert refused == 3
+        tasks.cancel_scope.cancel()
