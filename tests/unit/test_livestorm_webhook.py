@@ -231,7 +231,9 @@ def test_a_replay_happened_when_it_was_watched() -> None:
 @pytest.mark.parametrize("event", webhook.HOOKS)
 def test_a_time_that_is_no_moment_counts_as_not_told(event: str, odd: Any) -> None:
     """Milliseconds among them. The body is taken all the same: whoever signed it rightly must not be refused."""
-    told = taken(person(event, updated_at=odd, registrant_detail={"session_id": "S1", "updated_at": odd}, replay_view_detail={"watched_at": odd}))
+    told = taken(
+        person(event, updated_at=odd, registrant_detail={"session_id": "S1", "updated_at": odd}, replay_view_detail={"watched_at": odd})
+    )
     assert told.happened_at == SIGNED_MS
 
 
