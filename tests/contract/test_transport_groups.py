@@ -136,12 +136,12 @@ async def test_how_a_commit_ends_that_nobody_waits_for_any_more_is_not_logged_as
     await filled(log, transport, 1, 1)
     unheard: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context["message"]))
-    asked, answer = asyncio.Event(), asyncio.Event()
+    asked, answer, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def slowly(request: object) -> None:
         asked.set()
         await answer.wait()
-        answer.clear()
+        ended.set()
         raise errors.GroupLoadInProgressError
 
     async with logs.member(transport, "received") as one:
@@ -153,8 +153,7 @@ async def test_how_a_commit_ends_that_nobody_waits_for_any_more_is_not_logged_as
             await asked.wait()
             commit.cancel()
             answer.set()
-            while answer.is_set():
-                await asyncio.sleep(0)
+            await ended.wait()
         with pytest.raises(asyncio.CancelledError):
             await commit
         gc.collect()

@@ -30,14 +30,16 @@ async def test_a_table_whose_topic_was_made_anew_while_kafka_cannot_be_asked_is_
             raise TransportError(f"end of {topic}: Kafka gave no answer")
         return await ask(topic)
 
+    read_again = asyncio.Event()
     async with anyio.create_task_group() as tasks:
         await tasks.start(tables.run)
+        tables["rows"].subscribe(lambda key: read_again.set())
         monkeypatch.setattr(transport.cluster, "offsets", no_answer)
         broker.delete_topic("rows")
         broker.create_topic("rows", 1)
         await writer.send([Outgoing("rows", b"key", b"new")])
         async with asyncio.timeout(30):
-            while tables["rows"].get("key") != b"new":
-                await asyncio.sleep(0.01)
+            await read_again.wait()
+        assert tables["rows"].get("key") == b"new"
         assert refused == 3
         tasks.cancel_scope.cancel()
