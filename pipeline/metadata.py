@@ -51,8 +51,8 @@ class Encoded:
     text: str
     offset: int
     """The offset to commit: the one given, or a lower one where not even buckets fit."""
-    folded: int
-    """How many cursors were folded away: a restart repeats more."""
+    repeats: int
+    """How many messages at most a restart takes again because cursors were folded; 0 where none was."""
 
 
 def encode(offset: int, progress: Progress, limit: int = LIMIT_CHARACTERS) -> Encoded:
@@ -60,8 +60,8 @@ def encode(offset: int, progress: Progress, limit: int = LIMIT_CHARACTERS) -> En
 
     Raises MetadataError where not even the replays fit: their number has a bound of its own.
     """
-    cursors = dict(progress.cursors)
-    text = _encode(progress, cursors)
+    cursors, committed = dict(progress.cursors), offset
+    text = whole = _encode(progress, cursors)
     for length in reversed(_LENGTHS[1:]):
         if len(text) <= limit:
             break
@@ -75,7 +75,14 @@ def encode(offset: int, progress: Progress, limit: int = LIMIT_CHARACTERS) -> En
         text = _encode(progress, cursors)
     if len(text) > limit:
         raise MetadataError(f"{len(progress.replays)} replays do not fit into {limit} characters of metadata")
-    return Encoded(text, offset, len(progress.cursors) - len(cursors))
+    return Encoded(text, offset, 0 if text == whole else _repeats(progress.cursors, decode(text).cursors, committed, offset))
+
+
+def _repeats(exact: Mapping[LaneKey, Cursor], kept: Mapping[LaneKey, Cursor], committed: int, lowered: int) -> int:
+    """What is repeated lies between the lowest new place and the highest that a place was before."""
+    gone = [cursor.offset for key, cursor in exact.items() if kept.get(key) != cursor]
+    moved = [cursor.offset for key, cursor in kept.items() if exact.get(key) != cursor]
+    return max([committed, *gone]) - min([lowered, *moved])
 
 
 def fold(cursors: Mapping[LaneKey, Cursor], length: int, offset: int) -> dict[LaneKey, Cursor]:

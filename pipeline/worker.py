@@ -89,7 +89,8 @@ class Worker:
         """Claimed, and not begun yet."""
         self._is_leaving = False
         self._stopped_partitions: dict[int, _Stopped] = {}
-        self._group_told_ms: dict[int, int] = {}
+        self._group_told: dict[int, tuple[int, int]] = {}
+        """By partition: when its row `group` was written, Unix ms, and how many repeats it tells of."""
         self._assignment = 0
         self._tasks: anyio.abc.TaskGroup | None = None
         self._joined = False
@@ -557,6 +558,7 @@ class Worker:
         """The one place that commits: the value is a pure function of outcomes, and only changes are committed."""
         async with self._commit_lock:
             commits: dict[int, Commit] = {}
+            repeats: dict[int, int] = {}
             changes: dict[int, int] = {}
             for partition in partitions:
                 ledger = partition.ledger
@@ -568,33 +570,36 @@ class Worker:
                     continue
                 encoded = ledger.commit(drained=drained, replays=self._replays.committed(partition))
                 commits[partition.number] = Commit(encoded.offset, encoded.text)
+                repeats[partition.number] = encoded.repeats
                 changes[partition.number] = change
             if not commits:
                 return
             # Before the first commit hides that there was none.
             unkept = {number: commits[number] for number in commits if self._is_mark_unkept(number)}
-            await self._tell_group(unkept, last=True)
+            await self._tell_group(unkept, repeats, last=True)
             await self._group.commit(commits)
             for partition in partitions:
                 if partition.number in changes:
                     partition.committed_changes = changes[partition.number]
             self._observer.committed(self.stage.name, len(commits))
-            await self._tell_group(commits, last=drained)
+            await self._tell_group(commits, repeats, last=drained)
 
     def _is_mark_unkept(self, number: int) -> bool:
         partition = self._partition(number)
         return partition is not None and partition.marked_until > self._marked_until(number)
 
-    async def _tell_group(self, commits: Mapping[int, Commit], *, last: bool) -> None:
+    async def _tell_group(self, commits: Mapping[int, Commit], repeats: Mapping[int, int], *, last: bool) -> None:
         """Keeps what was committed where a reset of the group's offsets can't reach it; now and then, and at the end."""
         now_ms = int(self._clock() * 1000)
         rows: dict[str, bytes | None] = {}
         for number, commit in commits.items():
-            if last or now_ms - self._group_told_ms.get(number, 0) >= _GROUP_ROWS_SECONDS * 1000:
-                self._group_told_ms[number] = now_ms
+            told_ms, told_repeats = self._group_told.get(number, (0, 0))
+            if last or now_ms - told_ms >= _GROUP_ROWS_SECONDS * 1000 or (told_repeats and not repeats[number]):
+                self._group_told[number] = now_ms, repeats[number]
                 partition = self._partition(number)
                 row = GroupRow(
-                    at=now_ms, offset=commit.offset, metadata=commit.metadata, marked_until=0 if partition is None else partition.marked_until
+                    at=now_ms, offset=commit.offset, metadata=commit.metadata, repeats=repeats[number],
+                    marked_until=0 if partition is None else partition.marked_until,
                 )  # fmt: skip
                 rows[self._row(number, "group")] = _encoder.encode(row)
                 if self._tables[LANES].get(self._row(number, "recovery")) is not None:

@@ -96,6 +96,8 @@ class GroupRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Unix ms."""
     offset: int
     metadata: str
+    repeats: int = 0
+    """How many messages at most a restart takes again since the metadata had no room for every cursor."""
     marked_until: int = 0
     """Not 0: what lies below was read again since the group's offsets were gone, and carries the mark of a replay until all of it is finished."""
 

@@ -12,7 +12,7 @@ from pipeline.records import Commit, Record
 from pipeline.tables import Tables, readable
 from pipeline.transport import Reader, Transport
 from pipeline.worker import LANES
-from schemas.tables import LaneRow
+from schemas.tables import GroupRow, LaneRow
 
 Json = dict[str, Any]
 
@@ -22,11 +22,12 @@ _LOOK_SECONDS = 5.0
 
 async def lag(transport: Transport, stages: Mapping[str, str]) -> Json:
     """The document of `turnout lag --json`. `stages`: name to the topic that it reads, in the flow's order."""
-    rows = await lane_rows(transport)
+    table = await snapshot(transport, LANES)
+    rows, groups = _lane_rows(table), _group_rows(table)
     reader = transport.reader(256 * 1024)
     await reader.start()
     try:
-        told = [await _stage(transport, reader, stage, topic, rows) for stage, topic in stages.items()]
+        told = [await _stage(transport, reader, stage, topic, rows, groups) for stage, topic in stages.items()]
     finally:
         await reader.stop()
     lanes = [lane for _, lanes in told for lane in lanes]
@@ -41,7 +42,10 @@ async def lag(transport: Transport, stages: Mapping[str, str]) -> Json:
 
 async def lane_rows(transport: Transport) -> dict[tuple[str, int], list[LaneRow]]:
     """The table `lanes`, read once, by stage and partition."""
-    table = await snapshot(transport, LANES)
+    return _lane_rows(await snapshot(transport, LANES))
+
+
+def _lane_rows(table: Mapping[str, bytes]) -> dict[tuple[str, int], list[LaneRow]]:
     rows: dict[tuple[str, int], list[LaneRow]] = {}
     for key, value in table.items():
         stage, _, rest = key.partition("|")
@@ -51,6 +55,17 @@ async def lane_rows(transport: Transport) -> dict[tuple[str, int], list[LaneRow]
         row = readable(LANES, key, value, LaneRow)
         if row is not None and row.state != "done":
             rows.setdefault((stage, int(partition)), []).append(row)
+    return rows
+
+
+def _group_rows(table: Mapping[str, bytes]) -> dict[tuple[str, int], GroupRow]:
+    """By stage and partition, what its group last kept."""
+    rows: dict[tuple[str, int], GroupRow] = {}
+    for key, value in table.items():
+        stage, _, rest = key.partition("|")
+        partition, _, what = rest.partition("|")
+        if what == "group" and partition.isdecimal() and (row := readable(LANES, key, value, GroupRow)) is not None:
+            rows[stage, int(partition)] = row
     return rows
 
 
@@ -65,7 +80,12 @@ async def snapshot(transport: Transport, name: str) -> dict[str, bytes]:
 
 
 async def _stage(
-    transport: Transport, reader: Reader, stage: str, topic: str, rows: Mapping[tuple[str, int], Sequence[LaneRow]]
+    transport: Transport,
+    reader: Reader,
+    stage: str,
+    topic: str,
+    rows: Mapping[tuple[str, int], Sequence[LaneRow]],
+    groups: Mapping[tuple[str, int], GroupRow],
 ) -> tuple[Json, list[Json]]:
     committed = await transport.cluster.committed(stage)
     offsets = await transport.cluster.offsets(topic)
@@ -81,6 +101,9 @@ async def _stage(
         commit = committed.get((topic, partition))
         behind = max(0, end - places[partition])
         number, waiting = _partition(stage, partition, end, behind, first_ms.get(partition, 0), commit, rows.get((stage, partition), ()))
+        group = groups.get((stage, partition))
+        if group is not None and group.repeats:
+            number["repeats_after_restart"] = group.repeats
         partitions.append(number)
         lanes += waiting
     return {

@@ -50,6 +50,13 @@ def show(told: dict[str, Any]) -> None:
         columns = ("stage", "partition", "lane", "state", "waiting", "since", "cause", "next_try_at", "mend")
         lanes = [[_at_least(lane) if name == "waiting" else lane[name] for name in columns] for lane in told["lanes"]]
         output.table([name.replace("_", " ").capitalize() for name in columns], lanes, empty="")
+    for stage in told["stages"]:
+        for partition in stage["partitions"]:
+            if repeats := partition.get("repeats_after_restart"):
+                click.echo(
+                    f"\n{stage['stage']}, partition {partition['partition']}: more lanes wait than a commit has room for, "
+                    f"so that a restart takes up to {repeats:,} finished messages again. It changes nothing that is right."
+                )
 
 
 def _at_least(lane: dict[str, Any]) -> str:

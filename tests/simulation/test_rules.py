@@ -200,6 +200,30 @@ def test_what_waits_for_an_org_is_told_also_while_it_is_probed(count: int) -> No
     simulated(test)
 
 
+def test_how_much_a_restart_repeats_is_told_while_more_lanes_wait_than_a_commit_has_room_for() -> None:
+    """Rule 7."""
+
+    async def test(room: Room) -> None:
+        down = {f"o{n}" for n in range(1, 600, 2)}
+
+        async def repeats() -> int:
+            document = await lag.lag(MemoryTransport(room.broker), {STAGE: "in"})
+            (partition,) = document["stages"][0]["partitions"]
+            return int(partition.get("repeats_after_restart", 0))
+
+        running = await room.enter(each(lambda m: Block(f"org:{m.org}", DOWN) if m.org in down else passed_on(m)), LIMITS)
+        room.send([told(n, org=f"o{n}" if n % 2 else "up") for n in range(600)])
+        await room.until(lambda: len(room.numbers()) == 300)
+        await room.pass_by(30)
+        assert 300 < await repeats() <= 600
+        down.clear()
+        await room.until(lambda: room.committed() == 600 and not running.lanes())
+        await room.pass_by(5)
+        assert await repeats() == 0
+
+    simulated(test)
+
+
 # -- commits --------------------------------------------------------------------------------------------
 
 
