@@ -42,9 +42,9 @@ async def main(bootstrap: str, prefix: str, session_timeout_ms: int) -> None:
     reader = transport.group_reader("received", "stage", listener)
     await reader.start()
     await listener.assigned_once.wait()
+    before = time.monotonic()
     sys.stdout.write(f"assigned {reader.lease_seconds()}\n")
     sys.stdout.flush()
-    before = time.monotonic()
     while time.monotonic() - before < PAUSE_SECONDS:
         before = time.monotonic()
         await asyncio.sleep(0.01)

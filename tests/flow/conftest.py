@@ -1,9 +1,7 @@
 """One running product for all flow tests: broker, sandbox orgs and every part, processes of their own. Each test has orgs of its own."""
 
-import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 import aiohttp
@@ -12,7 +10,7 @@ import pytest_asyncio
 
 from tests.brokers import bootstrap
 from tests.flow import house as houses
-from tests.flow import processes, trouble, watching
+from tests.flow import processes, watching
 from tests.flow.house import House
 from tests.flow.place import Place
 from tests.flow.salesforce import Org
@@ -59,19 +57,6 @@ def plain(house: House, estate: Estate) -> list[Tenant]:
     tenants = [estate.take() for _ in range(PLAIN)]
     house.apply({"org": [one.org_table() for one in tenants], "workspace": [one.workspace_table() for one in tenants]})
     return tenants
-
-
-@pytest.fixture(scope="session")
-def revoked(house: House, plain: list[Tenant]) -> Iterator[Future[None]]:
-    """An org whose token is revoked for a while. Its probes are a minute apart, so this begins with the session and runs beside the other tests."""
-    with ThreadPoolExecutor(1) as own:
-        yield own.submit(asyncio.run, trouble.alone(house, plain.pop(), plain.pop(), "token revoked"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _begun(request: pytest.FixtureRequest) -> None:
-    if any("revoked" in getattr(item, "fixturenames", ()) for item in request.session.items):
-        request.getfixturevalue("revoked")
 
 
 @pytest_asyncio.fixture

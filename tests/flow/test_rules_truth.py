@@ -1,9 +1,7 @@
 """Rules 13 to 16: refusals stay with their record, an org's trouble stays its own, and what is right does not change."""
 
-import asyncio
 import base64
 import time
-from concurrent.futures import Future
 
 from tests.flow import trouble
 from tests.flow.conftest import Open
@@ -69,11 +67,6 @@ async def test_rule_13_a_dead_letter_can_be_looked_at_and_tried_again(place: Pla
 async def test_rule_14_an_org_that_is_down_is_not_noticed_by_others_and_catches_up_in_order(place: Place, opened: Open) -> None:
     """Lag says whose lane waits and why."""
     await trouble.catches_up(place, await opened(), "down")
-
-
-async def test_rule_14_and_f23_a_revoked_token_is_not_noticed_by_others_and_mends_by_itself(revoked: Future[None]) -> None:
-    """A hundred events wait for one cause. A refused login is tried again each minute, so as not to lock the user out."""
-    await asyncio.wrap_future(revoked)
 
 
 async def everything(org: Org) -> dict[str, list[dict[str, object]]]:

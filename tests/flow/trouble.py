@@ -4,13 +4,8 @@ import asyncio
 import time
 from typing import Final, Literal
 
-import aiohttp
-
-from tests.flow import watching
-from tests.flow.house import House
 from tests.flow.place import Place, Session
 from tests.flow.processes import command
-from tests.flow.tenants import Tenant, moved_in
 from tests.flow.watching import eventually
 
 Trouble = Literal["down", "token revoked"]
@@ -18,12 +13,6 @@ Trouble = Literal["down", "token revoked"]
 WORDS: Final[dict[Trouble, str]] = {"down": "503", "token revoked": "expired access/refresh token"}
 """What lag says of it, in the org's own words."""
 EMAILS: Final = tuple(f"guest{number}@waiting.example" for number in range(25))
-
-
-async def alone(house: House, sick: Tenant, well: Tenant, trouble: Trouble) -> None:
-    """`catches_up` in an event loop of its own."""
-    async with aiohttp.ClientSession() as http, watching.listening(house.bootstrap, house.prefix, ("synced", "dead-letters")) as heard:
-        await catches_up(await moved_in(house, sick, heard, http), await moved_in(house, well, heard, http), trouble)
 
 
 async def catches_up(place: Place, other: Place, trouble: Trouble) -> None:
