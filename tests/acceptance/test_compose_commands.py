@@ -36,7 +36,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in names:
             _copy(ROOT / name, source / target / (name if target == "./" else ""))
     install = next(line for line in re.findall(r"^RUN (pip install .*)$", text, re.MULTILINE) if line.endswith(" ."))
-    arguments = [*shlex.split(install)[1:], "--quiet", "--prefix", str(root)]
+    # Else pip would first take away the one that is installed where the tests run.
+    arguments = [*shlex.split(install)[1:], "--quiet", "--ignore-installed", "--prefix", str(root)]
     subprocess.run([sys.executable, "-m", "pip", *arguments], cwd=source, check=True, timeout=120)
     site = next(root.glob("lib/python*/site-packages"))
     # `pip --prefix` gives the script this interpreter, which does not look there.
