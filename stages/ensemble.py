@@ -12,7 +12,7 @@ import platformdirs
 import structlog
 
 from pipeline import topics
-from stages import installation, parts
+from stages import connection, flow, installation
 from stages.environment import Environment
 from stages.errors import UsageError
 from stages.supervisor import Sink, Supervisor
@@ -46,13 +46,13 @@ async def _start(environment: Environment, supervisor: Supervisor, embedded: boo
         await supervisor.start(
             installation.broker(_broker_port(environment), data_dir or platformdirs.user_data_path("turnout") / "broker")
         )
-    settings = parts.kafka(environment)
-    for change in await topics.apply(installation.patient(settings) if embedded else settings, parts.topic_specs(environment)):
+    settings = connection.kafka(environment)
+    for change in await topics.apply(installation.patient(settings) if embedded else settings, connection.topic_specs(environment)):
         log.info("topic", change=str(change))
     stem = installation.instance(environment.instance)
     # Each part listens on a port of its own: a port that is set can be had by one of them only, which no setting of `up` can mean.
-    metrics = dict(zip(parts.PARTS, installation.free_ports(len(parts.PARTS)), strict=True))
-    await supervisor.start(*(installation.part(name, stem, installation.local(metrics[name]), {}) for name in parts.PARTS))
+    metrics = dict(zip(flow.PARTS, installation.free_ports(len(flow.PARTS)), strict=True))
+    await supervisor.start(*(installation.part(name, stem, installation.local(metrics[name]), {}) for name in flow.PARTS))
     addresses = {name: installation.local(port) for name, port in metrics.items()}
     addresses |= {"ingress": environment.ingress, "console": environment.console}
     async with aiohttp.ClientSession() as session:

@@ -30,6 +30,9 @@ STAGES: Final = {
 }
 """The steps of the flow, in its order."""
 
+PARTS: Final = ("ingress", *STAGES, "console")
+"""What `turnout run` takes."""
+
 _BY_SESSION: Final = ("normalize", "campaign-membership")
 """Where messages wait for their session or its Campaign, the session is a lane: whoever waits holds up no other session of the person."""
 

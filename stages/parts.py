@@ -18,16 +18,15 @@ import structlog
 
 from pipeline import topics
 from pipeline.delivery import deliver
-from pipeline.kafka import KafkaSettings, KafkaTransport
+from pipeline.kafka import KafkaTransport
 from pipeline.lanes import org_lane, workspace_lane
 from pipeline.outcomes import Step
 from pipeline.records import Outgoing
 from pipeline.tables import Table, Tables, readable
-from pipeline.topics import TopicSpec
 from pipeline.transport import Transport, Writer
 from pipeline.worker import Worker
 from schemas.settings import Org, Workspace
-from stages import console, flow, ingress, rows, secrets
+from stages import connection, console, flow, ingress, rows, secrets
 from stages.campaign_membership import CampaignMembership
 from stages.create import Create
 from stages.environment import Environment
@@ -44,9 +43,6 @@ from stages.settings import logins
 
 log = structlog.get_logger()
 
-PARTS: Final = ("ingress", *flow.STAGES, "console")
-"""What `turnout run` takes."""
-
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 _INGRESS_TABLES: Final = ("workspaces",)
@@ -59,32 +55,6 @@ class TopicsNotReady(TurnoutError):
     """A topic is missing or unlike what it must be."""
 
 
-def kafka(environment: Environment) -> KafkaSettings:
-    """How this process speaks with Kafka."""
-    password = environment.kafka_sasl_password
-    return KafkaSettings(
-        bootstrap=",".join(environment.kafka_bootstrap),
-        prefix=environment.topic_prefix,
-        security_protocol=environment.kafka_security_protocol,
-        sasl_mechanism=environment.kafka_sasl_mechanism,
-        sasl_username=environment.kafka_sasl_username or None,
-        sasl_password=None if password is None else password.reveal(),
-        ssl_cafile=_text(environment.kafka_ssl_cafile),
-        ssl_certfile=_text(environment.kafka_ssl_certfile),
-        ssl_keyfile=_text(environment.kafka_ssl_keyfile),
-        instance=environment.instance,
-    )
-
-
-def topic_specs(environment: Environment) -> list[TopicSpec]:
-    """The topics as the environment wants them."""
-    return flow.topics(partitions=environment.partitions, replication=environment.replication, retention_hours=environment.retention_hours)
-
-
-def _text(path: object) -> str | None:
-    return None if path is None else str(path)
-
-
 async def run_parts(environment: Environment, parts: Sequence[str]) -> None:
     """Runs these parts until SIGTERM or SIGINT. Raises TransportError, TopicsNotReady, PortInUse with a line that says how to mend it."""
     with Stopping() as stopping, stopping.startup:
@@ -92,8 +62,8 @@ async def run_parts(environment: Environment, parts: Sequence[str]) -> None:
 
 
 async def _run_parts(environment: Environment, parts: Sequence[str], stopping: "Stopping") -> None:
-    settings = kafka(environment)
-    problems = [problem for problem in await topics.check(settings, topic_specs(environment)) if problem.severity == "error"]
+    settings = connection.kafka(environment)
+    problems = [problem for problem in await topics.check(settings, connection.topic_specs(environment)) if problem.severity == "error"]
     if problems:
         told = "; ".join(f"{problem.subject}: {problem.found}" for problem in problems[:3])
         raise TopicsNotReady(f"the topics are not ready: {told}{' …' if len(problems) > 3 else ''}: {problems[0].mend}")

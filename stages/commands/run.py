@@ -13,13 +13,15 @@ def run(parts: tuple[str, ...], stop_with_stdin: bool) -> None:
 
     Start more of one to scale it. SIGTERM stops in two phases: what is in flight is finished and committed first.
     """
-    from stages import parts as known
+    from stages import flow
     from stages.cli import unknown
 
     if not parts:
-        raise click.UsageError(f"name at least one part: {', '.join(known.PARTS)}", click.get_current_context())
+        raise click.UsageError(f"name at least one part: {', '.join(flow.PARTS)}", click.get_current_context())
     for part in parts:
-        if part not in known.PARTS:
-            raise click.UsageError(unknown("part", part, tuple(known.PARTS)), click.get_current_context())
+        if part not in flow.PARTS:
+            raise click.UsageError(unknown("part", part, tuple(flow.PARTS)), click.get_current_context())
+    from stages.parts import run_parts
+
     environment = start.environment(part="+".join(parts), stop_with_stdin=stop_with_stdin)
-    start.asynchronously(known.run_parts, environment, list(dict.fromkeys(parts)))
+    start.asynchronously(run_parts, environment, list(dict.fromkeys(parts)))

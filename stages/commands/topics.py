@@ -21,10 +21,10 @@ def topics() -> None:
 def apply(as_json: bool) -> None:
     """Creates what is missing and sets what differs, and warns of what it can't mend. Never changes a number of partitions, never deletes."""
     from pipeline import topics as plan
-    from stages import parts
+    from stages import connection
 
     environment = start.environment()
-    settings, specs = parts.kafka(environment), parts.topic_specs(environment)
+    settings, specs = connection.kafka(environment), connection.topic_specs(environment)
     done = start.asynchronously(plan.apply, settings, specs)
     problems = start.asynchronously(plan.check, settings, specs)
     if as_json:
@@ -42,10 +42,10 @@ def apply(as_json: bool) -> None:
 def show(as_json: bool) -> int:
     """Shows every topic, and what is wrong with it. Exits 1 if a part couldn't work with what is there."""
     from pipeline import topics as plan
-    from stages import parts
+    from stages import connection
 
     environment = start.environment()
-    settings, specs = parts.kafka(environment), parts.topic_specs(environment)
+    settings, specs = connection.kafka(environment), connection.topic_specs(environment)
     found = start.asynchronously(plan.show, settings, specs)
     problems = start.asynchronously(plan.check, settings, specs)
     if as_json:

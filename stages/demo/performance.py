@@ -23,7 +23,7 @@ from pipeline.errors import TransportError
 from pipeline.kafka import KafkaTransport
 from pipeline.transport import Reader
 from schemas.messages import Synced
-from stages import connection, environment, installation, lag, parts, secrets
+from stages import connection, environment, flow, installation, lag, secrets
 from stages.demo import audit, season
 from stages.demo.audit import Difference, Tally
 from stages.demo.player import Player
@@ -148,7 +148,7 @@ class Performance:
             seed.write_bytes(msgspec.json.encode(org.seed))
             children.append(installation.sandbox_org(org.id, _port(house.orgs[org.id]), seed))
         await supervisor.start(*children)
-        await topics.apply(installation.patient(parts.kafka(house.environment)), parts.topic_specs(house.environment))
+        await topics.apply(installation.patient(connection.kafka(house.environment)), connection.topic_specs(house.environment))
         async with anyio.create_task_group() as group:
             for id, switches in orgs.items():
                 group.start_soon(_furnish, switches, season.rules(id))
@@ -198,7 +198,7 @@ _PATIENT: Final = aiohttp.ClientTimeout(total=30, sock_connect=10)
 def _settle(given: Environment, directory: Path) -> House:
     """Ports for all, and the environment that the children get; nothing of the caller's own Kafka."""
     ids = list(dict.fromkeys(org for _, org, _, _ in season.WORKSPACES))
-    broker, ingress, console, *rest = installation.free_ports(3 + len(ids) + len(parts.PARTS))
+    broker, ingress, console, *rest = installation.free_ports(3 + len(ids) + len(flow.PARTS))
     keys = directory / "secret-keys"
     keys.write_text(secrets.new_key() + "\n")
     keys.chmod(0o600)
@@ -210,7 +210,7 @@ def _settle(given: Environment, directory: Path) -> House:
         "TURNOUT_LOG": given.log,
     }
     urls = {id: f"http://{installation.HOST}:{port}" for id, port in zip(ids, rest, strict=False)}
-    metrics = {name: Address(installation.HOST, port) for name, port in zip(parts.PARTS, rest[len(ids) :], strict=True)}
+    metrics = {name: Address(installation.HOST, port) for name, port in zip(flow.PARTS, rest[len(ids) :], strict=True)}
     return House(environment.read(variables), variables, urls, metrics, directory)
 
 
@@ -228,7 +228,7 @@ async def _start_parts(house: House, supervisor: Supervisor, session: aiohttp.Cl
     stem = installation.instance(None)
     addresses = {**house.metrics, "ingress": house.environment.ingress, "console": house.environment.console}
     installation.clash(list(addresses.values()))
-    await supervisor.start(*(installation.part(name, stem, house.metrics[name], house.variables) for name in parts.PARTS))
+    await supervisor.start(*(installation.part(name, stem, house.metrics[name], house.variables) for name in flow.PARTS))
     await installation.ready(session, addresses)
 
 

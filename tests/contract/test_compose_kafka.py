@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from pipeline import topics
-from stages import environment, parts
+from stages import connection, environment
 from tests import brokers, compose
 from tests.kafka.apache import ApacheKafka
 
@@ -35,7 +35,7 @@ async def test_a_real_broker_takes_the_settings_and_turnout_finds_nothing_wrong_
     try:
         await broker.start()
         told = {"TURNOUT_KAFKA_BOOTSTRAP": broker.bootstrap, "TURNOUT_PARTITIONS": "1"}
-        settings, specs = parts.kafka(environment.read(told)), parts.topic_specs(environment.read(told))
+        settings, specs = connection.kafka(environment.read(told)), connection.topic_specs(environment.read(told))
         await topics.apply(settings, specs)
         found = await topics.check(settings, specs)
         assert [str(problem) for problem in found if problem.subject == "broker" or problem.severity == "error"] == []

@@ -22,8 +22,8 @@ from pipeline import topics
 from pipeline.errors import TransportError
 from pipeline.kafka import KafkaSettings, KafkaTransport
 from pipeline.records import Outgoing
+from stages import connection, flow
 from stages import environment as environments
-from stages import flow, parts
 from stages.installation import free_ports
 from tests import brokers
 from tests.compose import ROOT
@@ -95,7 +95,7 @@ def rights() -> dict[str, list[Right]]:
 
 
 USERS: Final = (
-    *parts.PARTS,
+    *flow.PARTS,
     "lag",
     "settings",
     "check",
@@ -140,7 +140,7 @@ class Secured:
     def settings(self, protocol: str, user: str = "", mechanism: str = "PLAIN") -> KafkaSettings:
         """As a part makes them of its environment."""
         told = {f"TURNOUT_{name}": value for name, value in self.variables(protocol, user, mechanism).items()}
-        return dataclasses.replace(parts.kafka(environments.read(told)), connect_timeout_seconds=8.0)
+        return dataclasses.replace(connection.kafka(environments.read(told)), connect_timeout_seconds=8.0)
 
 
 @pytest.fixture(scope="module")
@@ -326,7 +326,7 @@ async def test_each_part_and_command_works_with_the_rights_of_the_document_and_n
         told = secured.variables("SASL_PLAINTEXT", command)
         return processes.done([command, *arguments], house.environment | {f"TURNOUT_{name}": value for name, value in told.items()})
 
-    assert set(table("Parts")) == set(parts.PARTS)
+    assert set(table("Parts")) == set(flow.PARTS)
     with processes.running(
         ["sandbox", "salesforce", "--port", "0"], processes.environment(), tmp_path / "org.log", r"sandbox salesforce ready: (\S+)"
     ) as (_, ready):
@@ -334,7 +334,7 @@ async def test_each_part_and_command_works_with_the_rights_of_the_document_and_n
         settings = tmp_path / "settings.toml"
         settings.write_text(tenant_settings(tenant))
         done("settings", "apply", str(settings))
-        await asyncio.gather(*(asyncio.to_thread(house.start, [part], **secured.variables("SASL_PLAINTEXT", part)) for part in parts.PARTS))
+        await asyncio.gather(*(asyncio.to_thread(house.start, [part], **secured.variables("SASL_PLAINTEXT", part)) for part in flow.PARTS))
         async with watching.listening(house.bootstrap, PREFIX, ("synced", "dead-letters")) as heard:
             place = await moved_in(house, tenant, heard, http)
             session = await place.session()

@@ -181,6 +181,13 @@ def test_a_start_for_help_imports_nothing_heavy() -> None:
     assert ended.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_command_that_only_looks_does_not_import_the_steps() -> None:
+    """Nor what they call Salesforce with: it would start in twice the time."""
+    code = "import sys; from stages import connection, lag, trace; print({'simple_salesforce', 'stages.match'} & sys.modules.keys())"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout.strip() == "set()"
+
+
 @pytest.mark.parametrize("end", [signal.SIGTERM, None], ids=["SIGTERM", "end of its standard input"])
 def test_a_stand_in_stops_when_it_is_told_to(end: signal.Signals | None) -> None:
     server = subprocess.Popen(

@@ -13,7 +13,7 @@ import pytest
 from pipeline.kafka import KafkaSettings
 from pipeline.stage import Limits
 from stages import environment as environments
-from stages import leash, parts
+from stages import flow, leash
 from tests import compose
 from tests.compose import ROOT
 
@@ -29,11 +29,11 @@ def test_compose_accepts_the_file() -> None:
 
 
 def test_each_part_is_a_service_of_its_own() -> None:
-    assert set(PARTS) == set(parts.PARTS)
+    assert set(PARTS) == set(flow.PARTS)
     assert all(compose.services()[part] is not None and service["command"] == ["run", part] for part, service in PARTS.items())
 
 
-@pytest.mark.parametrize("part", parts.PARTS)
+@pytest.mark.parametrize("part", flow.PARTS)
 def test_nothing_keeps_a_part_from_being_multiplied(part: str) -> None:
     """A fixed name, address or port of the host could be had by one copy only; a static member's name as well."""
     service = PARTS[part]
@@ -66,7 +66,7 @@ def test_all_parts_are_of_one_mind_about_the_topics() -> None:
         assert {name: told.get(name) for name in names} == {name: of_topics.get(name) for name in names}
 
 
-@pytest.mark.parametrize("part", parts.PARTS)
+@pytest.mark.parametrize("part", flow.PARTS)
 def test_a_part_starts_after_the_topics_and_restarts_by_itself(part: str) -> None:
     assert PARTS[part]["depends_on"] == {
         "kafka": {"condition": "service_healthy"},
@@ -75,14 +75,14 @@ def test_a_part_starts_after_the_topics_and_restarts_by_itself(part: str) -> Non
     assert PARTS[part]["restart"] == "unless-stopped"
 
 
-@pytest.mark.parametrize("part", parts.PARTS)
+@pytest.mark.parametrize("part", flow.PARTS)
 def test_a_part_has_time_for_a_stop_in_two_phases(part: str) -> None:
     grace = compose.seconds(PARTS[part]["stop_grace_period"])
     assert grace > Limits().stop_seconds + 2 * KafkaSettings().close_timeout_seconds
     assert grace > leash.GRACE_SECONDS
 
 
-@pytest.mark.parametrize("part", parts.PARTS)
+@pytest.mark.parametrize("part", flow.PARTS)
 def test_a_part_is_asked_whether_it_is_ready_where_it_listens(part: str) -> None:
     test = PARTS[part]["healthcheck"]["test"]
     assert test[0] == "CMD"

@@ -5,7 +5,7 @@ import re
 import click
 import pytest
 
-from stages import environment, flow, parts
+from stages import environment, flow
 from stages.cli import turnout
 from tests import compose
 from tests.compose import ROOT
@@ -57,6 +57,6 @@ def test_a_stage_may_read_what_the_flow_says_that_it_reads(stage: str) -> None:
 
 def test_every_part_and_topic_has_its_place_among_the_rights() -> None:
     told = rows("Parts")
-    assert set(told) == set(parts.PARTS)
+    assert set(told) == set(flow.PARTS)
     topics = {spec.name for spec in flow.topics(partitions=1, replication=1, retention_hours=1)}
     assert {name for cells in (*told.values(), *rows("Commands").values()) for name in set.union(*cells[:2])} == topics
