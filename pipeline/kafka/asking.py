@@ -46,7 +46,10 @@ def translated(what: str, error: BaseException, operation: str = "Describe") -> 
         # The text of aiokafka's CommitFailedError is a page of advice; what happened is its cause.
         return CommitRefused(f"{what}: the group went on without this member ({type(error.__cause__ or error).__name__})")
     retryable = bool(getattr(error, "retriable", False)) or isinstance(error, (OSError, TimeoutError, errors.KafkaTimeoutError))
-    return TransportError(f"{what}: {type(error).__name__}: {error}", retryable=retryable)
+    name = type(error).__name__
+    # aiokafka's own errors begin with their name.
+    told = str(error) if str(error).startswith(name) else f"{name}: {error}"
+    return TransportError(f"{what}: Kafka can't do that now ({told})" if retryable else f"{what}: {told}", retryable=retryable)
 
 
 def _names(error: BaseException) -> str:
