@@ -122,15 +122,15 @@ async def record_at(bootstrap: str, topic: str, partition: int, offset: int) -> 
 
 async def send_again(bootstrap: str, topic: str, workspace: str) -> int:
     """Puts every record that a topic holds of one workspace into it once more, as it was: how many of them are about people."""
-    async with AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False) as consumer:
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest") as consumer:
         await consumer._client.set_topics([topic])
         while not (numbers := consumer.partitions_for_topic(topic)):
             # The answer may be that of an update that was under way for other topics.
             await consumer._client.force_metadata_update()
         places = [TopicPartition(topic, number) for number in sorted(numbers)]
+        # From the start by its setting: a seek could be overtaken by the answer about where the end is.
         consumer.assign(places)
         ends = await consumer.end_offsets(places)
-        await consumer.seek_to_beginning(*places)
         found = []
         while any([await consumer.position(place) < end for place, end in ends.items()]):
             for records in (await consumer.getmany(timeout_ms=500)).values():
