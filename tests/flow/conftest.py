@@ -103,8 +103,7 @@ def opener(house: House, estate: Estate, topics: Topics, http: aiohttp.ClientSes
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """A failed test shows what the running product said last."""
     report: Any = yield
-    running = getattr(item, "funcargs", {}).get("house")
-    if report.failed and isinstance(running, House):
-        for child in running.children:
+    for running in getattr(item, "funcargs", {}).values() if report.failed else ():
+        for child in running.children if isinstance(running, House) else ():
             report.sections.append((f"turnout {' '.join(child.arguments)}", child.tail()))
     return report
