@@ -2,11 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import aiohttp
 import pytest
 
+from stages import installation
+from stages.environment import Address
 from tests.flow import house as houses
 from tests.flow import watching
 from tests.flow.conftest import Estate
@@ -22,10 +24,18 @@ def three(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """A house of its own: an ingress, and three processes of every stage."""
     with houses.built(bootstrap, tmp_path_factory.mktemp("three")) as house:
         house.start(("ingress", "console"))
+        addresses = [Address(installation.HOST, port) for port in installation.free_ports(WORKERS)]
         # One after the other: the embedded broker's groups lose members that join at the same moment.
-        for _ in range(WORKERS):
-            house.start(houses.STAGES)
+        for address in addresses:
+            house.start(houses.STAGES, METRICS=str(address))
+        asyncio.run(_joined(addresses))
         yield house
+
+
+async def _joined(addresses: Sequence[Address]) -> None:
+    """Partitions that go from one worker to the next while a test runs may repeat work, which is not what these tests are about."""
+    async with aiohttp.ClientSession() as http:
+        await installation.ready(http, {str(address): address for address in addresses})
 
 
 @pytest.mark.timeout(240)
