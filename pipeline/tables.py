@@ -139,17 +139,21 @@ class Tables:
         self._positions = dict(starts)
         reader.assign(starts)
 
+    async def _fetch(self, reader: Reader) -> Sequence[Record]:
+        """What there is. Raises TransportError."""
+        try:
+            return await reader.fetch(_FETCH_SECONDS, _FETCH_RECORDS)
+        except OffsetOutOfRange as error:
+            # The topic was deleted and made again, or cut: what is there now is the truth, on top of what is known.
+            log.warning("table is read again from its start", table=error.topic, partition=error.partition)
+            await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
+            await self._rewind(reader)
+            return ()
+
     async def _read_on(self, reader: Reader) -> None:
         while True:
             try:
-                try:
-                    records = await reader.fetch(_FETCH_SECONDS, _FETCH_RECORDS)
-                except OffsetOutOfRange as error:
-                    # The topic was deleted and made again, or cut: what is there now is the truth, on top of what is known.
-                    log.warning("table is read again from its start", table=error.topic, partition=error.partition)
-                    await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
-                    await self._rewind(reader)
-                    continue
+                records = await self._fetch(reader)
             except NotAllowed:
                 raise
             except TransportError as error:

@@ -1,6 +1,6 @@
-"""A connection to the log for commands that look or write once: opened, used, closed. Joins no group.
+"""The way to the log as the environment tells it, and a connection for commands that look or write once: opened, used, closed.
 
-Imports no step and no part: a command that only looks starts in half the time.
+Joins no group. Imports no step and no part: a command that only looks starts in half the time.
 """
 
 import contextlib

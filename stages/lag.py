@@ -1,7 +1,7 @@
 """Lag, told from the log alone: what each stage has not finished, how old it is, and which lanes wait and why. Needs no worker."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -47,26 +47,31 @@ async def lane_rows(transport: Transport) -> dict[tuple[str, int], list[LaneRow]
 
 def _lane_rows(table: Mapping[str, bytes]) -> dict[tuple[str, int], list[LaneRow]]:
     rows: dict[tuple[str, int], list[LaneRow]] = {}
-    for key, value in table.items():
-        stage, _, rest = key.partition("|")
-        partition, _, lane = rest.partition("|")
-        if not partition.isdecimal() or lane in ("group", "recovery"):
+    for place, what, key in _places(table):
+        if what in ("group", "recovery"):
             continue
-        row = readable(LANES, key, value, LaneRow)
+        row = readable(LANES, key, table[key], LaneRow)
         if row is not None and row.state != "done":
-            rows.setdefault((stage, int(partition)), []).append(row)
+            rows.setdefault(place, []).append(row)
     return rows
 
 
 def _group_rows(table: Mapping[str, bytes]) -> dict[tuple[str, int], GroupRow]:
     """By stage and partition, what its group last kept."""
     rows: dict[tuple[str, int], GroupRow] = {}
-    for key, value in table.items():
+    for place, what, key in _places(table):
+        if what == "group" and (row := readable(LANES, key, table[key], GroupRow)) is not None:
+            rows[place] = row
+    return rows
+
+
+def _places(table: Iterable[str]) -> Iterator[tuple[tuple[str, int], str, str]]:
+    """Of keys of the table `lanes`: stage and partition, the lane or what else it is, the key."""
+    for key in table:
         stage, _, rest = key.partition("|")
         partition, _, what = rest.partition("|")
-        if what == "group" and partition.isdecimal() and (row := readable(LANES, key, value, GroupRow)) is not None:
-            rows[stage, int(partition)] = row
-    return rows
+        if partition.isdecimal():
+            yield (stage, int(partition)), what, key
 
 
 async def snapshot(transport: Transport, name: str) -> dict[str, bytes]:

@@ -28,10 +28,11 @@ def start(environment: dict[str, str], registrants: int) -> subprocess.Popen[str
     )
 
 
-def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
+def ended(process: subprocess.Popen[str], said: str = "") -> dict[str, Any]:
+    """`said`: what was read of its standard error before."""
     out, err = process.communicate(timeout=240)
     document = json.loads(out)
-    assert process.returncode == 0, f"{document['differences']}\n{err[-4_000:]}"
+    assert process.returncode == 0, f"{document['differences']}\n{(said + err)[-4_000:]}"
     assert isinstance(document, dict)
     return document
 
@@ -71,10 +72,12 @@ def test_a_create_worker_that_is_killed_in_the_middle_harms_nobody(shell_environ
     killed: set[int] = set()
     try:
         assert process.stderr is not None
+        said = ""
         for line in process.stderr:
+            said += line
             if "people register" in line or "sessions go live" in line:
                 killed.add(kill_a_creator(process, killed))
-        document = ended(process)
+        document = ended(process, said)
     finally:
         if process.poll() is None:
             process.kill()
@@ -91,4 +94,4 @@ def kill_a_creator(process: subprocess.Popen[str], killed: Set[int]) -> int:
             if pid not in killed:
                 os.kill(pid, signal.SIGKILL)
                 return pid
-        time.sleep(0.02)
+        time.sleep(0.02)  # no line tells that one has been started again
