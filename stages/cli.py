@@ -64,7 +64,7 @@ def turnout() -> None:
 def unknown(kind: str, name: str, known: Sequence[str]) -> str:
     """What to say to a name that is none of the known ones."""
     near = difflib.get_close_matches(name, known, 1)
-    meant = f"; did you mean {near[0]!r}?" if near else ""
+    meant = f"; did you mean {near[0]!r}?" if near else "."
     return f"no such {kind}: {name!r}{meant} Known are: {', '.join(known)}"
 
 

@@ -9,7 +9,7 @@ from stages.commands import start
 @click.argument("parts", nargs=-1, metavar="PART...")
 @start.leash_option
 def run(parts: tuple[str, ...], stop_with_stdin: bool) -> None:
-    """Runs some parts in this process: ingress, normalize, match, create, campaign-membership, livestorm, console.
+    """Runs some parts in this process: ingress, normalize, match, create, campaign-membership, console.
 
     Start more of one to scale it. SIGTERM stops in two phases: what is in flight is finished and committed first.
     """
