@@ -63,7 +63,7 @@ def test_every_command_has_help(path: tuple[str, ...], capsys: pytest.CaptureFix
     ("arguments", "words"),
     [
         (("demmo",), "no such command: 'demmo'; did you mean 'demo'?"),
-        (("xyz",), "no such command: 'xyz' Known are: demo,"),
+        (("xyz",), "no such command: 'xyz'. Known are: demo,"),
         (("run", "creat"), "no such part: 'creat'; did you mean 'create'? Known are: ingress, normalize, match, create, campaign-membership, console"),
         (("run",), "name at least one part: ingress, "),
         (("demo", "--registrants", "many"), "'many' is not a valid integer"),
