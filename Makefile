@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
+# Tests start hundreds of processes: what each would compile again is kept, whatever the caller's environment says.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The first interpreter that starts and is new enough; `make PYTHON=…` chooses another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -10,8 +12,8 @@ VENV := .venv
 OTHERS := build/others
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
-# Most tests wait for other processes: two at a time, those of one file together, the folders with the longest first.
-PYTEST := $(PY) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+# Most tests wait for other processes: three at a time, those of one file together, the folders with the longest first.
+PYTEST := $(PY) -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 SOURCES := schemas pipeline stages tests
 # What touches no broker need not be run on another one.
 ON_KAFKA := tests/chaos/test_chaos.py tests/flow tests/engine tests/contract --ignore-glob='*/test_salesforce_*'

@@ -198,12 +198,16 @@ class Worker:
         # Nothing more of them is started; only what is in flight stays, to be finished.
         self._dispatcher.forget_idle(_ledgers(leaving))
         drained = False
-        with anyio.move_on_after(self.stage.limits.grace_seconds):
-            await self._dispatcher.quiet(_ledgers(leaving))
-            drained = True
-        if not drained:
-            log.warning("partitions were let go of with calls in flight: the next owner waits for them", stage=self.stage.name)
-        await self._let_go(leaving, drained=drained)
+        try:
+            with anyio.move_on_after(self.stage.limits.grace_seconds):
+                await self._dispatcher.quiet(_ledgers(leaving))
+                drained = True
+            if not drained:
+                log.warning("partitions were let go of with calls in flight: the next owner waits for them", stage=self.stage.name)
+            await self._let_go(leaving, drained=drained)
+        finally:
+            # Also where the group's patience ends first, as after the process was stopped for a while.
+            self._forget(leaving)
 
     async def _let_go(self, leaving: Sequence[Partition], *, drained: bool) -> None:
         """A stop and a rebalance may let go of the same partitions at once: the first to come does it."""
@@ -215,6 +219,10 @@ class Worker:
                 await self._commit(leaving, drained=drained)
         except TransportError as error:
             log.warning("the last commit was not taken: some messages will be repeated", stage=self.stage.name, error=str(error))
+        self._forget(leaving)
+
+    def _forget(self, leaving: Sequence[Partition]) -> None:
+        """Nothing of these is worked on or known any more."""
         self._dispatcher.forget(_ledgers(leaving))
         for partition in leaving:
             for held in (self._partitions, self._taken):

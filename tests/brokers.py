@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import Final
@@ -19,6 +20,7 @@ EMBEDDED: Final = "embedded"
 APACHE: Final = "apache"
 SERVE: Final = "import asyncio, sys; from stages.sandbox.broker import serve; sys.exit(asyncio.run(serve(0, sys.argv[1])))"
 STOP_SECONDS: Final = 20.0
+SHARED: Final = pytest.StashKey[str]()
 
 
 def kind() -> str:
@@ -29,11 +31,23 @@ def kind() -> str:
     return chosen
 
 
+def shared(config: pytest.Config) -> str:
+    """Address of an Apache Kafka for all processes of a parallel run, which ends with it: to start one for each takes longer."""
+    if SHARED not in config.stash:
+        stack = contextlib.ExitStack()
+        config.add_cleanup(stack.close)
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="turnout-kafka-")))
+        config.stash[SHARED] = stack.enter_context(apache.running(folder)).bootstrap
+    return config.stash[SHARED]
+
+
 @pytest.fixture(scope="session")
-def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def bootstrap(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a broker for the whole session; tests keep apart by their prefix."""
     data_dir = tmp_path_factory.mktemp("broker")
-    if kind() == APACHE:
+    if (address := getattr(request.config, "workerinput", {}).get("bootstrap")) is not None:
+        yield address
+    elif kind() == APACHE:
         with apache.running(data_dir) as broker:
             yield broker.bootstrap
     else:

@@ -157,12 +157,16 @@ class KafkaGroupReader:
         partitions = self._owned
         if partitions:
             self._letting_go = True
+            # Past the rebalance timeout the partitions are gone anyhow; waiting on would only hold up the next join.
+            patience = asyncio.timeout(self._settings.rebalance_timeout_ms / 1000)
             try:
-                # Past the rebalance timeout the partitions are gone anyhow; waiting on would only hold up the next join.
-                async with asyncio.timeout(self._settings.rebalance_timeout_ms / 1000):
+                async with patience:
                     await self._listener.revoked(partitions)
             except Exception as error:  # noqa: BLE001  aiokafka would only log it; `fetch` raises it
-                self._failed("revoke", error)
+                if patience.expired():
+                    log.warning("partitions were let go of too late: the group may have given them to others", topic=self._name)
+                else:
+                    self._failed("revoke", error)
             finally:
                 self._letting_go = False
         self._forget()

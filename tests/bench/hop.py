@@ -164,7 +164,7 @@ async def measure(options: argparse.Namespace) -> Sequence[Figure]:
     async with EmbeddedBroker() as broker:
         settings = KafkaSettings(bootstrap=broker.bootstrap, prefix="hop")
         specs = [topics.TopicSpec(name, PARTITIONS) for name in (READS, "synced", "dead-letters")]
-        specs += [topics.TopicSpec(f"{arm}-{run}", PARTITIONS) for arm in ("bare", "engine") for run in range(runs)]
+        specs += [topics.TopicSpec(f"{arm}-{run}", PARTITIONS) for arm in ("bare", "engine") for run in range(runs + 1)]
         specs += [topics.TopicSpec(table, 1, compacted=True) for table in TABLES]
         await topics.apply(settings, specs)
         transport = KafkaTransport(settings)
@@ -172,7 +172,7 @@ async def measure(options: argparse.Namespace) -> Sequence[Figure]:
         try:
             await fill(transport, count)
             if options.profile:
-                await _profile(transport, count)
+                await _profile(transport, runs, count)
             plain: list[Speeds] = []
             ours: list[Speeds] = []
             for run in range(runs):
@@ -192,11 +192,11 @@ async def measure(options: argparse.Namespace) -> Sequence[Figure]:
     return found
 
 
-async def _profile(transport: KafkaTransport, count: int) -> None:
+async def _profile(transport: KafkaTransport, run: int, count: int) -> None:
     profile = cProfile.Profile(time.process_time)
     profile.enable()
     try:
-        await engine(transport, 0, count)
+        await engine(transport, run, count)
     finally:
         profile.disable()
     pstats.Stats(profile, stream=sys.stderr).sort_stats("cumulative").print_stats(90)

@@ -184,3 +184,22 @@ async def test_work_that_ends_within_the_grace_time_is_not_done_again_by_the_nex
     await place.out(2)
     if brokers.kind() == brokers.APACHE:
         assert two.calls == []
+
+
+@apache_only
+@pytest.mark.parametrize("partitions", [4])
+async def test_who_lets_go_for_longer_than_the_group_waits_stays_at_work(place: Place) -> None:
+    """A call hangs past the group's rebalance timeout: what the call was for is the next owner's, and the worker does not end over it."""
+    one, two = Desk(), Desk()
+    one.shut["acme"] = asyncio.Event()
+    async with place.worker(one, dataclasses.replace(FAST, grace_seconds=60.0)) as first:
+        await place.send(spread(0, 40, 4, keys=40))
+        await until(lambda: sum(one.in_flight.values()) == 40)
+        async with place.worker(two) as second:
+            await until(lambda: second.heard.assignments[-1:] == [2] and first.heard.assignments[-1] == 2 and first.ready)
+            one.shut["acme"].set()
+            await place.out(40)
+            await until(lambda: all_committed(place, 40))
+            assert len(one.refused_by_guard) == 40
+    check_order(place, 40, 1)
+    assert one.side_by_side == two.side_by_side == []

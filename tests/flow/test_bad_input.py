@@ -4,7 +4,6 @@ import asyncio
 import collections
 import socket
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import aiohttp
@@ -54,35 +53,6 @@ def test_settings_with_mistakes_name_all_of_them_and_change_nothing(house: House
     assert code == 2
     assert any("line 3" in line and "nobody" in line for line in lines), lines
     assert house.document("settings", "show") == before
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("rum",), "'run'"), (("run", "matsch"), "'match'"), (("run",), "name at least one part"), (("settings", "apply", "/no/such.toml"), "/no/such.toml"),
-        (("lag", "--jsn"), "--json"), (("workspace", "shew"), "show"),
-    ],
-)  # fmt: skip
-def test_wrong_usage_is_one_clear_line(arguments: tuple[str, ...], words: str) -> None:
-    """Exit code 2, and the nearest right name."""
-    code, lines = ended(*arguments)
-    assert (code, len(lines)) == (2, 1), lines
-    assert words in lines[0]
-
-
-def test_no_kafka_is_one_clear_line() -> None:
-    """Exit code 1; it names the address and the variable."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        environment = processes.environment(KAFKA_BOOTSTRAP=address)
-        commands = (("run", "match"), ("topics", "apply"), ("lag",), ("settings", "show"))
-        with ThreadPoolExecutor() as at_once:
-            answers = list(at_once.map(lambda arguments: ended(*arguments, environment=environment), commands))
-        for code, lines in answers:
-            assert (code, len(lines)) == (1, 1), lines
-            assert address in lines[0]
-            assert "TURNOUT_KAFKA_BOOTSTRAP" in lines[0]
 
 
 def test_missing_topics_name_the_command_that_makes_them(bootstrap: str) -> None:
