@@ -4,6 +4,7 @@ It reads a partition from the lowest cursor of the lanes that are ready, takes t
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import anyio
@@ -107,7 +108,7 @@ class Sweep:
             return None
         held = sorted((partition for partition in self._partitions() if partition.is_held), key=lambda partition: partition.number)
         for partition in [other for other in held if other.number > self._last] + [other for other in held if other.number <= self._last]:
-            if self._ready(partition, 0):
+            if any(not lag.following and self._may_go(partition.ledger, lag) for lag in partition.ledger.lagging.values()):
                 self._last = partition.number
                 return partition
         return None
@@ -120,9 +121,8 @@ class Sweep:
     def _may_go(self, ledger: Ledger[Entry], lag: Lag) -> bool:
         if lag.state == RESCUE:
             return self._dispatcher.is_ready(lag, ())
-        wider = ledger.wider_lagging(lag)
         return self._dispatcher.is_ready(lag, _names(lag.name)) and all(
-            self._dispatcher.is_ready(other, _names(other.name)) for other in wider
+            self._dispatcher.is_ready(other, _names(other.name)) for other in ledger.wider_lagging(lag)
         )
 
     def _in_doubt(self, lag: Lag) -> bool:
@@ -197,6 +197,7 @@ class Sweep:
         return len(records), position
 
 
+@lru_cache(maxsize=4_096)
 def _names(name: str) -> tuple[str, ...]:
     """A lane's name and those of the wider ones, wide to narrow; none for a lane whose name is not known."""
     if not name:

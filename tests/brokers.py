@@ -15,6 +15,7 @@ import pytest
 
 from stages.sandbox.broker import die_with
 from tests.kafka import apache
+from tests.kafka.apache import ApacheKafka
 
 EMBEDDED: Final = "embedded"
 APACHE: Final = "apache"
@@ -53,6 +54,13 @@ def bootstrap(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     else:
         with embedded(data_dir) as address:
             yield address
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
+    """An Apache Kafka that the tests of one file may kill and stop; each leaves it running."""
+    with apache.running(tmp_path_factory.mktemp("broker")) as made:
+        yield made
 
 
 @pytest.fixture

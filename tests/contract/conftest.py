@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from pipeline.transport import Transport
-from tests.brokers import bootstrap, prefix
+from tests.brokers import bootstrap, broker, prefix
 from tests.contract import logs
 
-__all__ = ["bootstrap", "prefix"]
+__all__ = ["bootstrap", "broker", "prefix"]
 
 
 @pytest.fixture(params=["memory", "kafka"])

@@ -2,8 +2,6 @@
 
 import asyncio
 import dataclasses
-import pathlib
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -23,18 +21,8 @@ PACE = 20
 """So many sends of each partition are under way at once."""
 
 
-@pytest.fixture
-async def broker(tmp_path: pathlib.Path) -> AsyncIterator[ApacheKafka]:
-    made = ApacheKafka(tmp_path)
-    try:
-        await made.start()
-        yield made
-    finally:
-        made.stop()
-
-
-async def test_records_are_there_once_and_in_order_though_the_broker_was_killed_twice_under_load(broker: ApacheKafka) -> None:
-    async with logs.kafka_log(broker.bootstrap, "durable") as kafka:
+async def test_records_are_there_once_and_in_order_though_the_broker_was_killed_twice_under_load(broker: ApacheKafka, prefix: str) -> None:
+    async with logs.kafka_log(broker.bootstrap, prefix) as kafka:
         transport = await kafka.transport()
         await kafka.create("received", PARTITIONS)
         async with logs.writer(transport) as writer, logs.reader(transport) as reader:
@@ -71,8 +59,8 @@ async def test_records_are_there_once_and_in_order_though_the_broker_was_killed_
             assert [int(r.value or b"") for r in found if r.partition == partition] == list(range(sent[partition]))
 
 
-async def test_a_member_comes_back_to_what_it_has_committed(broker: ApacheKafka) -> None:
-    async with logs.kafka_log(broker.bootstrap, "durable") as kafka:
+async def test_a_member_comes_back_to_what_it_has_committed(broker: ApacheKafka, prefix: str) -> None:
+    async with logs.kafka_log(broker.bootstrap, prefix) as kafka:
         transport = await kafka.transport()
         await kafka.create("received", 1)
         async with logs.writer(transport) as writer, logs.member(transport, "received") as one:
@@ -94,9 +82,9 @@ async def test_a_member_comes_back_to_what_it_has_committed(broker: ApacheKafka)
             assert one.reader.lease_seconds() > 0
 
 
-async def test_the_stock_tool_wipes_the_metadata_and_is_refused_while_the_group_lives(broker: ApacheKafka) -> None:
+async def test_the_stock_tool_wipes_the_metadata_and_is_refused_while_the_group_lives(broker: ApacheKafka, prefix: str) -> None:
     """By empty metadata the engine tells that someone else moved the offsets."""
-    async with logs.kafka_log(broker.bootstrap, "durable") as kafka:
+    async with logs.kafka_log(broker.bootstrap, prefix) as kafka:
         transport = await kafka.transport()
         await kafka.create("received", 1)
 
@@ -115,8 +103,8 @@ async def test_the_stock_tool_wipes_the_metadata_and_is_refused_while_the_group_
         assert await transport.cluster.committed("stage") == {("received", 0): Commit(0, "")}
 
 
-async def test_sends_to_a_topic_that_was_deleted_end_at_their_deadline(broker: ApacheKafka) -> None:
-    async with logs.kafka_log(broker.bootstrap, "durable") as kafka:
+async def test_sends_to_a_topic_that_was_deleted_end_at_their_deadline(broker: ApacheKafka, prefix: str) -> None:
+    async with logs.kafka_log(broker.bootstrap, prefix) as kafka:
         await kafka.create("received", 1)
         kafka.settings = dataclasses.replace(kafka.settings, delivery_timeout_seconds=2.0)
         async with logs.writer(await kafka.transport()) as writer:

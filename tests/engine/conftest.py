@@ -9,10 +9,10 @@ import pytest
 
 from pipeline.kafka import KafkaSettings, KafkaTransport
 from tests import brokers
-from tests.brokers import bootstrap, prefix
+from tests.brokers import bootstrap, broker, prefix
 from tests.engine.place import Place, settings
 
-__all__ = ["bootstrap", "prefix"]
+__all__ = ["bootstrap", "broker", "prefix"]
 
 apache_only = pytest.mark.skipif(brokers.kind() != brokers.APACHE, reason="shown on Apache Kafka: make test-kafka")
 

@@ -1,9 +1,6 @@
 """A broker that is killed and comes back under a worker: nothing is lost, order holds. On Apache Kafka alone: the embedded one loses what it acknowledged."""
 
 import pathlib
-from collections.abc import AsyncIterator
-
-import pytest
 
 from tests.engine.conftest import apache_only, opened
 from tests.engine.desk import Desk
@@ -11,17 +8,6 @@ from tests.engine.place import is_whole_runs, settings, told, until
 from tests.kafka.apache import ApacheKafka
 
 pytestmark = apache_only
-
-
-@pytest.fixture
-async def broker(tmp_path: pathlib.Path) -> AsyncIterator[ApacheKafka]:
-    """One of this test's own."""
-    made = ApacheKafka(tmp_path / "broker")
-    await made.start()
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 async def test_a_broker_killed_and_restarted_under_load_loses_nothing_and_turns_nothing_round(

@@ -13,6 +13,8 @@ from tests.flow.processes import Child
 
 STAGES: Final = ("normalize", "match", "create", "campaign-membership")
 ALL: Final = ("ingress", *STAGES, "console")
+PARTITIONS: Final = "4"
+"""Fewer than by default: each costs a test run time, and rules don't depend on their number."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -74,9 +76,8 @@ def built(bootstrap: str, folder: pathlib.Path, **variables: str) -> Iterator[Ho
     """A house with its topics, and no part running yet."""
     keys = folder / "keys"
     prefix = f"flow-{uuid.uuid4().hex[:8]}"
-    environment = processes.environment(
-        KAFKA_BOOTSTRAP=bootstrap, TOPIC_PREFIX=prefix, INGRESS="127.0.0.1:0", CONSOLE="127.0.0.1:0", **variables
-    )
+    usual = {"PARTITIONS": PARTITIONS, "INGRESS": "127.0.0.1:0", "CONSOLE": "127.0.0.1:0"}
+    environment = processes.environment(KAFKA_BOOTSTRAP=bootstrap, TOPIC_PREFIX=prefix, **usual | variables)
     keys.touch(mode=0o600)
     keys.write_text(processes.done(["keys", "new"], environment))
     environment["TURNOUT_SECRET_KEYS_FILE"] = str(keys)

@@ -98,7 +98,10 @@ class ApacheKafka:
             self.data_dir.mkdir(parents=True, exist_ok=True)
             properties.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
             cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            _run([*_java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties), "--standalone"], FORMAT_SECONDS)
+            _run(
+                [*_java(), "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties), "--standalone"],
+                FORMAT_SECONDS,
+            )
         return properties
 
     async def ready(self) -> None:
