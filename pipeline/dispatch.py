@@ -29,8 +29,8 @@ from schemas.messages import Cause
 
 log = structlog.get_logger()
 
-_STILL_SECONDS = 0.05
-"""Nothing ended for so long: nothing flows."""
+_STILL_SLICES, _SLICE_SECONDS = 10, 0.02
+"""Nothing ended for so many times so long: nothing flows. In slices, since one turn of a loop that is busy may take longer than all of them."""
 _FLOWS_SECONDS = 3.0
 """An org of which nothing ended for so long does not flow."""
 
@@ -141,18 +141,19 @@ class Dispatcher:
 
     async def worked_off(self) -> None:
         """Returns when what flows is little enough, or does not move: to read on sooner would only make healthy orgs lag."""
-        while self._flowing() >= self._limits.flowing_messages:
+        still = 0
+        while still < _STILL_SLICES and self._flowing() >= self._limits.flowing_messages:
             self.changed.clear()
             self.hurry()
-            with anyio.move_on_after(_STILL_SECONDS) as still:
+            with anyio.move_on_after(_SLICE_SECONDS) as slice:
                 await self.changed.wait()
-            if still.cancelled_caught:
-                return
+            still = still + 1 if slice.cancelled_caught else 0
 
     def _flowing(self) -> int:
-        """Messages of the orgs that are worked on, and neither near their bound nor slow: who is, or is still being filled, holds up no reading."""
-        bound, since = self._org_bound(), self._now() - _FLOWS_SECONDS
-        return sum(line.active for line in self._lines.values() if line.running and line.active * 2 <= bound and line.moved_at >= since)
+        """Messages of the orgs that are neither near their bound nor slow: who is holds up no reading."""
+        # Where many hold equally much, as after a pause of all, the bound shrinks below what each holds: that makes none a crowd.
+        bound, since = max(self._org_bound(), self._limits.org_messages // 2), self._now() - _FLOWS_SECONDS
+        return sum(line.active for line in self._lines.values() if line.active * 2 <= bound and line.moved_at >= since)
 
     def hurry(self) -> None:
         """Nothing is read for now: batches that wait to be filled go as they are."""

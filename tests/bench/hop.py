@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import cProfile
 import functools
+import gc
 import pstats
 import random
 import sys
@@ -29,6 +30,7 @@ from pipeline.stage import SilentObserver, Stage
 from pipeline.tables import Tables
 from pipeline.worker import Worker
 from schemas.messages import SCHEMA, Registration
+from stages.commands.start import COLLECTED_EACH
 from stages.sandbox.broker import EmbeddedBroker
 from tests.bench import figures
 from tests.bench.figures import Figure
@@ -153,7 +155,7 @@ async def engine(transport: KafkaTransport, run: int, count: int) -> Speeds:
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--messages", type=int, default=40_000)
+    parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--profile", action="store_true", help="one run of the engine, where its time goes, on stderr")
 
@@ -161,6 +163,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 async def measure(options: argparse.Namespace) -> Sequence[Figure]:
     count, runs = options.messages, options.runs
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    # As every part of the product runs.
+    gc.freeze()
+    gc.set_threshold(*COLLECTED_EACH)
     async with EmbeddedBroker() as broker:
         settings = KafkaSettings(bootstrap=broker.bootstrap, prefix="hop")
         specs = [topics.TopicSpec(name, PARTITIONS) for name in (READS, "synced", "dead-letters")]
