@@ -225,8 +225,12 @@ def _bootstrap(text: str) -> tuple[str, ...]:
 
 
 def _existing_file(text: str) -> Path:
-    path = Path(text).expanduser()
-    if not path.is_file():
+    try:
+        path = Path(text).expanduser()
+        is_there = path.is_file()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{text[:100]!r} can't be followed: {getattr(error, 'strerror', None) or error}") from None
+    if not is_there:
         raise ValueError(f"there is no file {path}")
     return path
 

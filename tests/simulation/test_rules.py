@@ -1,5 +1,6 @@
 """Rules of the engine, one by one, in simulated time: an hour costs nothing, and the bounds are those of production."""
 
+import asyncio
 import itertools
 from collections import Counter
 
@@ -454,6 +455,22 @@ def test_for_one_lane_no_range_is_read_again_and_again() -> None:
         counted = Counter(read)
         assert max(counted.values()) <= 2, counted.most_common(3)
         assert len(read) <= 20_000 + 2 * 2_000, "the whole range once, and the ends of two fetches"
+
+    simulated(test)
+
+
+def test_where_every_org_holds_equally_much_none_lags_for_being_busy() -> None:
+    """Also after a pause of all: reading waits for what flows, and nothing is read twice."""
+
+    async def test(room: Room) -> None:
+        async def step(batch: Batch) -> list[Outcome]:
+            await asyncio.sleep(max(0.05, 2.0 - room.now))
+            return [passed_on(message) for message in batch.messages]
+
+        running = await room.enter(step, LIMITS)
+        room.send([told(n, org=f"org-{n % 20}") for n in range(30_000)])
+        await room.until(lambda: len(room.numbers()) == 30_000)
+        assert running.transport.read == []
 
     simulated(test)
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stages import environment
@@ -104,6 +104,9 @@ def test_a_misspelled_variable_is_a_mistake_and_a_foreign_one_is_not() -> None:
     environment.read({"TURNOUT_SERVICE_HOST": "10.0.0.1", "TURNOUT_INGRESS_PORT": "tcp://10.0.0.1:80", "TURNOUT_TEST_BROKER": "apache"})
 
 
+@example({"TURNOUT_SECRET_KEYS_FILE": "~0"})
+@example({"TURNOUT_KAFKA_SASL_PASSWORD_FILE": "~nobody-of-that-name/password"})
+@example({"TURNOUT_KAFKA_SSL_CAFILE": "long" * 100})
 @given(st.dictionaries(st.sampled_from(sorted(environment.NAMES)), st.text(st.characters(exclude_characters="\0"), max_size=30)))
 def test_any_text_in_any_variable_gives_settings_or_names_the_variable(environ: dict[str, str]) -> None:
     problems: tuple[str, ...] = ()
