@@ -145,9 +145,9 @@ class Dispatcher:
         while still < _STILL_SLICES and self._flowing() >= self._limits.flowing_messages:
             self.changed.clear()
             self.hurry()
-            with anyio.move_on_after(_SLICE_SECONDS) as slice:
+            with anyio.move_on_after(_SLICE_SECONDS) as waited:
                 await self.changed.wait()
-            still = still + 1 if slice.cancelled_caught else 0
+            still = still + 1 if waited.cancelled_caught else 0
 
     def _flowing(self) -> int:
         """Messages of the orgs that are neither near their bound nor slow: who is holds up no reading."""

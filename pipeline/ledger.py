@@ -309,6 +309,7 @@ class Ledger(Generic[T]):
     def wider_lagging(self, lag: Lag) -> list[Lag]:
         """The wider lanes that lag too, and have not met the main cursor."""
         if len(self.lagging) == 1:
+            # The usual case, and asked at each step of a sweep.
             return []
         found = map(self.lagging.get, wider(lag.key)[1:])
         return [other for other in found if other is not None and not other.following]

@@ -143,7 +143,9 @@ class Worker:
             drained = True
         if not drained:
             log.warning("stopped with calls in flight: they may be repeated", stage=self.stage.name)
-        await self._let_go([*self._partitions.values(), *self._taken.values()], drained=drained)
+        leaving = [*self._partitions.values(), *self._taken.values()]
+        await self._commit_last(leaving, drained=drained)
+        self._forget(leaving)
         self._stop.set()
 
     def health(self) -> Health:
@@ -204,13 +206,13 @@ class Worker:
                 drained = True
             if not drained:
                 log.warning("partitions were let go of with calls in flight: the next owner waits for them", stage=self.stage.name)
-            await self._let_go(leaving, drained=drained)
+            await self._commit_last(leaving, drained=drained)
         finally:
             # Also where the group's patience ends first, as after the process was stopped for a while.
             self._forget(leaving)
 
-    async def _let_go(self, leaving: Sequence[Partition], *, drained: bool) -> None:
-        """A stop and a rebalance may let go of the same partitions at once: the first to come does it."""
+    async def _commit_last(self, leaving: Sequence[Partition], *, drained: bool) -> None:
+        """Before they go. A stop and a rebalance may let go of the same partitions at once: the first to come does it."""
         leaving = [partition for partition in leaving if self._partition(partition.number) is partition]
         for partition in leaving:
             partition.closing = True
@@ -219,7 +221,6 @@ class Worker:
                 await self._commit(leaving, drained=drained)
         except TransportError as error:
             log.warning("the last commit was not taken: some messages will be repeated", stage=self.stage.name, error=str(error))
-        self._forget(leaving)
 
     def _forget(self, leaving: Sequence[Partition]) -> None:
         """Nothing of these is worked on or known any more."""

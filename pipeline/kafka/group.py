@@ -163,7 +163,7 @@ class KafkaGroupReader:
                 async with patience:
                     await self._listener.revoked(partitions)
             except Exception as error:  # noqa: BLE001  aiokafka would only log it; `fetch` raises it
-                if patience.expired():
+                if isinstance(error, TimeoutError) and patience.expired():
                     log.warning("partitions were let go of too late: the group may have given them to others", topic=self._name)
                 else:
                     self._failed("revoke", error)

@@ -1,4 +1,4 @@
-"""Bad input gets a clear error and loses nothing: settings, commands, ports, Kafka, and records that can't be read."""
+"""Bad input gets a clear error and loses nothing: settings, topics that are missing, ports, and records that can't be read."""
 
 import asyncio
 import collections
