@@ -179,8 +179,13 @@ class Line:
 
     def remove(self, entry: Entry) -> None:
         """It is finished, or given back to the log."""
-        self.in_flight -= entry.state is State.RUNNING
-        self._becomes(entry, State.GONE)
+        if entry.state is State.RUNNING:
+            # As good as always: the short way.
+            self.in_flight -= 1
+            self.active -= 1
+            entry.state = State.GONE
+        else:
+            self._becomes(entry, State.GONE)
         if entry.cancel is not None:
             entry.cancel()
             entry.cancel = None

@@ -1,7 +1,7 @@
 """The console's pages: for now the lag, as a page and as JSON. Changes nothing."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -9,6 +9,7 @@ from aiohttp import web
 from pipeline.errors import TransportError
 from pipeline.transport import Transport
 from stages import lag
+from stages.errors import innermost
 
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="3"><title>Turnout: lag</title>
 <style>body{{font:15px/1.5 system-ui,sans-serif;margin:2rem;max-width:70rem}}table{{border-collapse:collapse;width:100%}}
@@ -16,6 +17,7 @@ th,td{{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #8884}}td.n,t
 <body><h1>Lag</h1><p>{summary}</p>
 <table><thead><tr><th>Stage</th><th class="n">Unfinished</th><th class="n">Oldest, seconds</th></tr></thead><tbody>{stages}</tbody></table>
 <h2>Lanes that wait</h2>{lanes}</body></html>"""
+_SILENCE = "Kafka doesn't answer: {}"
 
 
 def application(
@@ -25,18 +27,32 @@ def application(
     reads = {name: topic for name, (topic, _) in stages}
 
     async def document(_: web.Request) -> web.Response:
-        return web.json_response(await lag.lag(transport, reads))
+        try:
+            return web.json_response(await _lag(transport, reads))
+        except TransportError as error:
+            return web.json_response({"error": _SILENCE.format(error)}, status=503)
 
     async def page(_: web.Request) -> web.Response:
         try:
-            told = await lag.lag(transport, reads)
+            told = await _lag(transport, reads)
         except TransportError as error:
-            return web.Response(status=503, text=f"Kafka doesn't answer: {error}")
+            return web.Response(status=503, text=_SILENCE.format(error))
         return web.Response(text=_PAGE.format(**_parts(told)), content_type="text/html")
 
     app = web.Application()
     app.router.add_routes([web.get("/", page), web.get("/api/lag", document), *routes])
     return app
+
+
+async def _lag(transport: Transport, reads: Mapping[str, str]) -> dict[str, Any]:
+    """The lag's document. Raises TransportError, also where it comes out of the tasks that read a table."""
+    try:
+        return await lag.lag(transport, reads)
+    except ExceptionGroup as group:
+        error = innermost(group)
+        if isinstance(error, TransportError):
+            raise error from group
+        raise
 
 
 def _parts(told: dict[str, Any]) -> dict[str, str]:

@@ -51,10 +51,10 @@ def stage(name: str, step: Step, gate: Gate, *, batch_wait_ms: int | None = None
     """One stage of the flow with its lanes and bounds."""
     last = name == "campaign-membership"
     by_session = name in _BY_SESSION
-    calls = name != "normalize"
-    limits = Limits(
-        retention_seconds=retention_hours * 3600.0, wait_first_seconds=0.02 if calls else 0.002, wait_longest_seconds=1.0 if calls else 0.02
-    )
+    limits = Limits(retention_seconds=retention_hours * 3600.0)
+    if name == "normalize":
+        # It calls no org, so that a fuller batch saves nothing: what is soon worked on and gone is still in the processor's caches.
+        limits = dataclasses.replace(limits, wait_first_seconds=0.002, wait_longest_seconds=0.02, flowing_messages=500)
     if batch_wait_ms is not None:
         limits = dataclasses.replace(limits, wait_fixed_seconds=batch_wait_ms / 1000, wait_longest_seconds=max(batch_wait_ms / 1000, 0.001))
     return Stage(

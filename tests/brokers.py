@@ -20,7 +20,7 @@ from tests.kafka.apache import ApacheKafka
 EMBEDDED: Final = "embedded"
 APACHE: Final = "apache"
 SERVE: Final = "import asyncio, sys; from stages.sandbox.broker import serve; sys.exit(asyncio.run(serve(0, sys.argv[1])))"
-STOP_SECONDS: Final = 20.0
+STOP_SECONDS: Final = 45.0
 SHARED: Final = pytest.StashKey[str]()
 
 

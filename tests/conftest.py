@@ -4,9 +4,14 @@ import os
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from stages.environment import NAMES
 from tests import brokers
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("turnout", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("turnout")
 
 
 @pytest.fixture(autouse=True)

@@ -278,12 +278,16 @@ class KafkaWriter:
         builder = producer.client.create_batch()
         taken: list[_Item] = []
         items = queue.items
+        wanted: _Sent | None = None
         while items:
             item = items[0]
-            if item.sent.abandoned:
-                items.popleft()
-                self._fail(item, WriteError("given up by the caller"))
-                continue
+            # Nothing is awaited here: a call that is waited for stays so.
+            if item.sent is not wanted:
+                if item.sent.abandoned:
+                    items.popleft()
+                    self._fail(item, WriteError("given up by the caller"))
+                    continue
+                wanted = item.sent
             record = item.record
             try:
                 room = builder.append(timestamp=None, key=record.key, value=record.value, headers=list(record.headers))

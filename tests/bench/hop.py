@@ -26,10 +26,11 @@ from pipeline.lanes import org_lane, session_lane, workspace_lane
 from pipeline.messages import Message
 from pipeline.outcomes import Batch, Emit, Out, Outcome
 from pipeline.records import Outgoing
-from pipeline.stage import SilentObserver, Stage
+from pipeline.stage import OpenGate, SilentObserver, Stage
 from pipeline.tables import Tables
 from pipeline.worker import Worker
 from schemas.messages import SCHEMA, Registration
+from stages import flow
 from stages.commands.start import COLLECTED_EACH
 from stages.sandbox.broker import EmbeddedBroker
 from tests.bench import figures
@@ -142,7 +143,9 @@ async def engine(transport: KafkaTransport, run: int, count: int) -> Speeds:
         return _lanes(message.org, message.workspace, message.session)
 
     observer = _Finished(count, watch)
-    stage = Stage(name=f"engine-{run}", reads=READS, step=step, shared_lanes=shared_lanes)
+    # As the flow's stage that calls no org runs: with calls, batches wait to be filled.
+    limits = flow.stage("normalize", step, OpenGate()).limits
+    stage = Stage(name=f"engine-{run}", reads=READS, step=step, shared_lanes=shared_lanes, limits=limits)
     tables = Tables(transport, TABLES)
     async with anyio.create_task_group() as group:
         await group.start(tables.run)

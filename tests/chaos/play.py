@@ -32,6 +32,8 @@ from tests.kafka.apache import ApacheKafka
 INGRESSES: Final = 2
 PARTITIONS: Final = 6
 POST_SECONDS: Final = 10.0
+ASK_SECONDS: Final = 60.0
+"""For orgs' switches and /readyz: a webhook without an answer is posted again, these are asked once."""
 LONGEST_PAUSE_SECONDS: Final = 10.0
 AT_ONCE: Final = 40
 POSTED_SECONDS: Final = 180.0
@@ -66,8 +68,9 @@ async def play(call: Call, say: Say) -> Report:
         arguments = ["sandbox", "salesforce", "--port", "0", "--orgs", str(call.orgs), "--stop-with-stdin"]
         _, ready = stack.enter_context(processes.running(arguments, processes.environment(), said, r"sandbox salesforce ready: (.+)"))
         house = stack.enter_context(houses.built(bootstrap, call.folder, PARTITIONS=str(PARTITIONS)))
-        http = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=POST_SECONDS)))
-        run = _Run(call, say, house, http, kafka, ready.group(1).split())
+        posts = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=POST_SECONDS)))
+        asks = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ASK_SECONDS)))
+        run = _Run(call, say, house, posts, asks, kafka, ready.group(1).split())
         return await run.whole(began)
 
 
@@ -81,14 +84,23 @@ async def _broker(call: Call, stack: contextlib.AsyncExitStack) -> tuple[ApacheK
 
 
 class _Run:
-    def __init__(self, call: Call, say: Say, house: House, http: aiohttp.ClientSession, kafka: ApacheKafka | None, urls: list[str]) -> None:
-        self._call, self._say, self._house, self._http, self._kafka = call, say, house, http, kafka
+    def __init__(
+        self,
+        call: Call,
+        say: Say,
+        house: House,
+        posts: aiohttp.ClientSession,
+        asks: aiohttp.ClientSession,
+        kafka: ApacheKafka | None,
+        urls: list[str],
+    ) -> None:
+        self._call, self._say, self._house, self._asks, self._kafka = call, say, house, asks, kafka
         self._story = story.make(call.seed, call.minutes * 60, 0, call.orgs)
-        self._orgs = {org.id: Org(org.id, url, http) for org, url in zip(self._story.orgs, urls, strict=True)}
+        self._orgs = {org.id: Org(org.id, url, asks) for org, url in zip(self._story.orgs, urls, strict=True)}
         self._addresses = [free_address() for _ in range(INGRESSES)]
         self._parts = {part.name: part for part in self._made()}
         self._plan = sabotage.make(call.seed, call.minutes * 60, list(self._parts), list(self._orgs), broker=kafka is not None)
-        self._poster = _Poster(http, self._addresses, {one.id: one for one in self._story.workspaces}, call.seed)
+        self._poster = _Poster(posts, self._addresses, {one.id: one for one in self._story.workspaces}, call.seed)
         self._broker = asyncio.Lock()
         self._acts: Counter[str] = Counter()
         self._hits: Counter[str] = Counter()
@@ -278,7 +290,7 @@ class _Run:
         address = part.told(r'"address": "http://([^/"]+)/metrics"') or part.told(r'"address": "([^"]+)", "event": "ingress listens"')
         assert part.alive, "it does not run"
         assert address is not None, "it does not say where it listens"
-        async with self._http.get(f"http://{address}/readyz") as answer:
+        async with self._asks.get(f"http://{address}/readyz") as answer:
             assert answer.status == 200, await answer.text()
 
     def _judge_processes(self, verdict: truth.Verdict) -> None:

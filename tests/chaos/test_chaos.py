@@ -12,7 +12,7 @@ SEED = 1
 MINUTES = 0.6
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 async def test_nothing_is_lost_nothing_is_twice_and_nothing_goes_back(tmp_path: pathlib.Path) -> None:
     """Workers of every stage, both ingresses and the broker are killed, stopped and restarted while orgs are in trouble."""
     # The embedded broker's groups do not survive every death of a member beside others; each worker is alone in its group there.

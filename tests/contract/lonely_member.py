@@ -16,7 +16,7 @@ from pipeline.errors import TransportError
 from pipeline.kafka import KafkaSettings, KafkaTransport
 from pipeline.records import Commit
 
-PAUSE_SECONDS: Final = 1.0
+PAUSE_SECONDS: Final = 2.5
 """Between two steps of the loop; no scheduler makes a process wait that long."""
 
 

@@ -25,7 +25,7 @@ async def serving() -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVE, stdout=asyncio.subprocess.PIPE, cwd=ROOT)
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(logs.PATIENCE_SECONDS):
+        async with asyncio.timeout(60):
             line = (await process.stdout.readline()).decode()
         assert line.startswith("broker ready at 127.0.0.1:")
         yield process, line.split()[-1]

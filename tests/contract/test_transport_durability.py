@@ -106,7 +106,7 @@ async def test_the_stock_tool_wipes_the_metadata_and_is_refused_while_the_group_
 async def test_sends_to_a_topic_that_was_deleted_end_at_their_deadline(broker: ApacheKafka, prefix: str) -> None:
     async with logs.kafka_log(broker.bootstrap, prefix) as kafka:
         await kafka.create("received", 1)
-        kafka.settings = dataclasses.replace(kafka.settings, delivery_timeout_seconds=2.0)
+        kafka.settings = dataclasses.replace(kafka.settings, delivery_timeout_seconds=5.0)
         async with logs.writer(await kafka.transport()) as writer:
             await writer.send(logs.numbered("received", 0, range(1)))
             await kafka.delete_topic("received")
@@ -140,9 +140,11 @@ async def _holds(one: logs.Member, commit: Commit) -> bool:
 
 
 async def _committed(one: logs.Member, commit: Commit) -> bool:
-    """False while the group is being put together again."""
+    """False while the group is being put together again, or the broker does not answer yet."""
     try:
         await one.reader.commit({0: commit})
-    except CommitRefused:
+    except TransportError as error:
+        if not isinstance(error, CommitRefused) and not error.retryable:
+            raise
         return False
     return True

@@ -48,6 +48,12 @@ async def test_a_setting_that_differs_is_told_and_set_and_no_other_is_touched(se
     assert "retention.ms" in problem.found
     before = (await topics.show(settings, SPECS))["received"]
     assert await topics.apply(settings, changed) == [Change(settings.topic("received"), "retention.ms", "172800000", "259200000")]
+
+    async def changes() -> bool:
+        return (await topics.show(settings, SPECS))["received"].configs["retention.ms"] != before.configs["retention.ms"]
+
+    # A broker takes a setting over a little after it has said yes.
+    await logs.until(changes)
     after = (await topics.show(settings, SPECS))["received"]
     assert dict(after.configs) == {**before.configs, "retention.ms": "259200000"}
 

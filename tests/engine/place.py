@@ -40,6 +40,8 @@ from stages.sandbox.broker import die_with
 STAGE: Final = "work"
 SESSION_MS: Final = 6_000
 PATIENCE_SECONDS: Final = 25.0
+START_SECONDS: Final = 60.0
+"""For what is waited for first of a worker in a process of its own: its interpreter and its imports come before."""
 TABLES: Final = ("lanes", "controls", "rows")
 FOLLOWED: Final = ("out", "dead-letters", "synced")
 ROOT: Final = pathlib.Path(__file__).parent.parent.parent
@@ -262,9 +264,9 @@ class Place:
     def letters(self) -> list[DeadLetter]:
         return [msgspec.json.decode(record.value or b"", type=DeadLetter) for record in self.log["dead-letters"]]
 
-    async def out(self, count: int) -> None:
+    async def out(self, count: int, seconds: float = PATIENCE_SECONDS) -> None:
         """Until so many different numbers stand in `out`."""
-        await until(lambda: len(set(self.numbers())) >= count)
+        await until(lambda: len(set(self.numbers())) >= count, seconds)
 
     def lane_rows(self, running: Running) -> dict[str, LaneRow]:
         """Rows of the table `lanes` that tell of lanes, by the lane's name."""
@@ -382,10 +384,13 @@ class Process:
     def resume(self) -> None:
         self.process.send_signal(signal.SIGCONT)
 
-    def terminate(self) -> int:
-        """SIGTERM: its exit status."""
+    def terminate(self) -> None:
+        """SIGTERM."""
         self.process.terminate()
-        return self.process.wait(PATIENCE_SECONDS)
+
+    async def ended(self) -> int:
+        """Its exit status, once it has ended."""
+        return await asyncio.to_thread(self.process.wait, START_SECONDS)
 
     def peak_kib(self) -> int:
         """Its greatest resident memory so far."""

@@ -41,6 +41,10 @@ class Steps:
     def note(self, what: str, batch: Batch) -> None:
         self._journal.writelines(f"{what} {message.id}\n" for message in batch.messages)
 
+    def note_stop(self) -> None:
+        """SIGTERM has come."""
+        self._journal.write("stopping\n")
+
     async def gate(self, name: str) -> None:
         while not (self._directory / name).exists():  # noqa: ASYNC110  another process makes it
             await asyncio.sleep(0.02)
@@ -93,6 +97,7 @@ async def run(arguments: Told) -> None:
             await tasks.start(tables.run)
             await tasks.start(worker.run)
             await stopping.wait()
+            steps.note_stop()
             await worker.stop()
             tasks.cancel_scope.cancel()
     finally:

@@ -2,12 +2,14 @@
 
 import pathlib
 
+import pytest
+
 from tests.engine.conftest import apache_only, opened
 from tests.engine.desk import Desk
 from tests.engine.place import is_whole_runs, settings, told, until
 from tests.kafka.apache import ApacheKafka
 
-pytestmark = apache_only
+pytestmark = [apache_only, pytest.mark.timeout(240)]
 
 
 async def test_a_broker_killed_and_restarted_under_load_loses_nothing_and_turns_nothing_round(

@@ -1,11 +1,16 @@
 """kill -9, SIGSTOP and SIGTERM of workers that are processes: rules 6, 14, 15 and 16 of the engine, and F32, over a real broker."""
 
+import asyncio
 import dataclasses
+
+import pytest
 
 from pipeline import metadata
 from tests.engine.conftest import apache_only
 from tests.engine.desk import Desk
-from tests.engine.place import FAST, Place, is_whole_runs, told, until
+from tests.engine.place import FAST, START_SECONDS, Place, is_whole_runs, told, until
+
+pytestmark = pytest.mark.timeout(240)
 
 NEVER = dataclasses.replace(FAST, commit_seconds=3600.0)
 
@@ -14,11 +19,11 @@ async def test_killed_between_output_and_commit_it_repeats_whole_runs_and_loses_
     """Outputs are acknowledged, then comes the commit: what dies in between is done again, never left out."""
     await place.send(told(n, key=f"{n % 5}@acme") for n in range(100))
     first = place.process("plain", NEVER, kafka=place.named("one"))
-    await place.out(100)
+    await place.out(100, START_SECONDS)
     first.kill()
     assert {commit.offset for commit in (await place.committed()).values()} == {0}
     place.process("plain", kafka=place.named("one"))
-    await until(lambda: len(place.log["out"]) >= 200)
+    await until(lambda: len(place.log["out"]) >= 200, START_SECONDS)
     await place.send(told(n, key=f"{n % 5}@acme") for n in range(100, 105))
     await place.out(105)
     for key, numbers in place.by_key().items():
@@ -31,7 +36,7 @@ async def test_f32_what_is_not_done_is_never_passed_by_the_committed_offset(plac
     """301 messages of different workspaces; message 2 is to be tried again in a minute; kill -9; start again."""
     await place.send(told(n, workspace=f"w{n}") for n in range(301))
     first = place.process("second_rests", kafka=place.named("one"))
-    await place.out(300)
+    await place.out(300, START_SECONDS)
 
     async def committed() -> int:
         commit = (await place.committed()).get(0)
@@ -47,7 +52,7 @@ async def test_f32_what_is_not_done_is_never_passed_by_the_committed_offset(plac
     first.kill()
     place.gate("mended")
     place.process("second_rests", kafka=place.named("one"))
-    await place.out(302)
+    await place.out(302, START_SECONDS)
 
     async def all_done() -> bool:
         return await committed() == 302
@@ -62,7 +67,7 @@ async def test_a_worker_stopped_past_its_session_and_woken_makes_no_call_and_no_
     """SIGSTOP while a batch is under way. On waking no callback has run yet; the lease alone knows (rule 15)."""
     await place.send(told(n, key="k@acme") for n in range(1))
     sleeper = place.process("gated")
-    await until(lambda: sleeper.lines() == ["begin 0"])
+    await until(lambda: sleeper.lines() == ["begin 0"], START_SECONDS)
     sleeper.suspend()
     desk = Desk()
     async with place.worker(desk) as other:
@@ -89,12 +94,15 @@ async def test_a_worker_stopped_past_its_session_and_woken_makes_no_call_and_no_
 async def test_sigterm_finishes_what_is_in_flight_and_commits_it_drained(place: Place) -> None:
     """Two phases: no more intake, what runs ends; then the commit that says so, then the group is left."""
     await place.send(told(n) for n in range(10))
-    worker = place.process("gated")
-    await until(worker.has_begun)
-    worker.process.terminate()
+    worker = place.process("gated", dataclasses.replace(FAST, stop_seconds=30.0))
+    await until(worker.has_begun, START_SECONDS)
+    worker.terminate()
+    await until(lambda: "stopping" in worker.lines())
+    # Who does not wait is gone by then.
+    await asyncio.sleep(1.0)
     assert worker.process.poll() is None, "it waits for the batch"
     place.gate("go")
-    assert worker.process.wait(20) == 0
+    assert await worker.ended() == 0
     begun = [line.split()[1] for line in worker.lines() if line.startswith("begin")]
     assert [line.split()[1] for line in worker.lines() if line.startswith("call")] == begun
     await place.out(len(begun))
@@ -111,7 +119,7 @@ async def test_after_a_death_creates_are_held_for_a_calls_deadline(place: Place)
     """Rule 14: where the last commit isn't drained, an owner before may still have a call under way."""
     await place.send(told(n) for n in range(5))
     first = place.process("plain", kafka=place.named("one"))
-    await place.out(5)
+    await place.out(5, START_SECONDS)
 
     async def committed() -> bool:
         return 0 in await place.committed()
@@ -131,7 +139,7 @@ async def test_who_dies_within_its_first_batch_is_waited_for_too(place: Place) -
     for round in range(2):
         await place.send(told(n) for n in range(round * 5, round * 5 + 5))
         first = place.process("gated", NEVER, kafka=place.named("one"))
-        await until(first.has_begun)
+        await until(first.has_begun, START_SECONDS)
         first.kill()
         desk = Desk()
         async with place.worker(desk, kafka=place.named("one")):

@@ -114,8 +114,8 @@ async def test_f36_a_group_with_long_batches_settles_each_time_and_throws_nobody
     assert set(place.numbers()) == set(range(300))
     if brokers.kind() == brokers.APACHE:
         assert len(place.numbers()) == 300, "each last commit was taken: nothing was done twice"
+    await until(lambda: all(worker.ready and worker.heard.assignments[-1] == 1 for worker in workers))
     for worker in workers:
-        assert worker.ready
         await worker.stop()
 
 
@@ -172,11 +172,13 @@ async def test_work_that_ends_within_the_grace_time_is_not_done_again_by_the_nex
     """Drain first, then let go. (The embedded broker refuses a commit once a rebalance has begun.)"""
     one, two = Desk(), Desk()
     one.shut["acme"] = asyncio.Event()
-    async with place.worker(one) as first:
+    async with place.worker(one, dataclasses.replace(FAST, grace_seconds=8.0)) as first:
         await place.send([told(0, partition=0), told(1, partition=1)])
         await until(lambda: sum(one.in_flight.values()) == 2)
         async with place.worker(two):
             await until(lambda: _closing(first))
+            # A group that doesn't wait would have given them out by then.
+            await asyncio.sleep(1.0)
             assert two.runs == [], "nobody else works on it meanwhile"
             one.shut["acme"].set()
             await until(lambda: all_committed(place, 2))

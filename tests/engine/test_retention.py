@@ -65,7 +65,7 @@ async def test_f41_tables_are_ready_whatever_of_them_is_empty_deleted_or_compact
     reading = asyncio.create_task(tables.run())
     try:
         await until(lambda: tables["wide"].get(key(7).decode()) is not None)
-        await asyncio.wait_for(tables.caught_up(), 10)
+        await asyncio.wait_for(tables.caught_up(), 30)
         assert dict(tables["wide"].items()) == {key(5).decode(): b"older", key(7).decode(): b"row"}
     finally:
         reading.cancel()

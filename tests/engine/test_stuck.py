@@ -7,10 +7,24 @@ import pytest
 
 from pipeline.errors import Stuck
 from tests.engine.desk import Desk
-from tests.engine.place import FAST, Place, told, until
+from tests.engine.place import FAST, Place, Running, told, until
 from tests.engine.seam import Seam
 
-WATCHED = dataclasses.replace(FAST, stuck_seconds=1.0)
+WATCHED = dataclasses.replace(FAST, stuck_seconds=3.0)
+"""The process ends by itself after twice the bound: what `/readyz` says before is looked for in between."""
+
+
+async def says(running: Running, words: str) -> str:
+    """The reason that `/readyz` gives, once these words are in it."""
+    reason = ""
+
+    def heard() -> bool:
+        nonlocal reason
+        reason = running.worker.health().reason
+        return words in reason
+
+    await until(heard)
+    return reason
 
 
 async def test_f37_a_worker_whose_reading_stopped_says_so_and_then_ends_with_one_clear_line(place: Place) -> None:
@@ -22,10 +36,7 @@ async def test_f37_a_worker_whose_reading_stopped_says_so_and_then_ends_with_one
     await until(lambda: running.ready)
     seam.deaf = True
     await place.send(told(n) for n in range(10, 20))
-    await until(lambda: not running.ready)
-    reason = running.worker.health().reason
-    assert "live reading has brought nothing" in reason
-    assert "10 messages" in reason
+    assert "10 messages" in await says(running, "live reading has brought nothing")
     with pytest.raises(ExceptionGroup) as caught:
         await running.task
     (inner,) = _flat(caught.value)
@@ -39,12 +50,12 @@ async def test_f37_a_worker_whose_reading_stopped_says_so_and_then_ends_with_one
 
 async def test_f37_a_worker_that_hears_again_in_time_is_ready_again(place: Place) -> None:
     seam = Seam()
-    async with place.worker(Desk(), dataclasses.replace(FAST, stuck_seconds=1.5), around=seam.around) as running:
+    async with place.worker(Desk(), dataclasses.replace(FAST, stuck_seconds=4.0), around=seam.around) as running:
         await place.send(told(n) for n in range(10))
         await place.out(10)
         seam.deaf = True
         await place.send(told(n) for n in range(10, 20))
-        await until(lambda: not running.ready)
+        await says(running, "live reading has brought nothing")
         seam.back(0, 10)
         await place.out(20)
         await until(lambda: running.ready)
@@ -60,8 +71,9 @@ async def test_a_worker_with_nothing_to_read_stays_ready(place: Place) -> None:
         asked = running.heard.commits
         seam.deaf = True  # nothing comes anyhow
         for _ in range(30):
-            assert running.ready, running.worker.health()
+            assert "brought nothing" not in running.worker.health().reason
             await asyncio.sleep(0.1)
+        await until(lambda: running.ready)
         assert running.heard.commits >= asked
         assert not running.task.done()
 
@@ -71,13 +83,12 @@ async def test_batches_that_do_not_end_turn_readiness_bad_and_work_after_a_quiet
     async with place.worker(desk, WATCHED) as running:
         await place.send([told(0)])
         await place.out(1)
-        await asyncio.sleep(1.5)  # longer than the bound, with nothing to do
+        await asyncio.sleep(3.5)  # longer than the bound, with nothing to do
         desk.shut["acme"] = asyncio.Event()
         await place.send([told(1)])
         await until(lambda: sum(desk.in_flight.values()) == 1)
-        assert running.ready, running.worker.health()
-        await until(lambda: not running.ready)
-        assert "no progress" in running.worker.health().reason
+        assert "no progress" not in running.worker.health().reason
+        await says(running, "no progress")
         desk.shut["acme"].set()
         await until(lambda: running.ready)
 
@@ -88,17 +99,17 @@ async def test_f39_orgs_that_are_down_for_longer_than_the_poll_interval_cost_no_
     orgs = [f"o{n}" for n in range(5)]
     desk.down |= set(orgs)
     limits = dataclasses.replace(FAST, total_messages=200, org_messages=80, batch_messages=20)
-    short = dataclasses.replace(place.settings, max_poll_interval_ms=2_000)
+    short = dataclasses.replace(place.settings, max_poll_interval_ms=5_000)
     await place.send(told(n, org=orgs[n % 5], key=f"{n % 50}@x") for n in range(1000))
     async with place.worker(desk, limits, kafka=short) as running:
         await until(lambda: sum(row.waiting for row in place.lane_rows(running).values()) >= 900)
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(5.5)
         desk.shut = {org: asyncio.Event() for org in orgs}
         desk.down.clear()
         await until(lambda: sum(desk.in_flight.values()) > 0)
         await place.send(told(n, org="full", key=f"{n}@y") for n in range(1000, 1200))
         desk.shut["full"] = asyncio.Event()
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(5.5)
         for event in desk.shut.values():
             event.set()
         await place.out(1200)
@@ -114,11 +125,11 @@ async def test_f39_reading_that_pauses_since_memory_is_full_costs_no_membership(
     desk = Desk()
     desk.shut = {f"o{n}": asyncio.Event() for n in range(40)}
     limits = dataclasses.replace(FAST, total_messages=40, batch_messages=4)
-    short = dataclasses.replace(place.settings, max_poll_interval_ms=1_500)
+    short = dataclasses.replace(place.settings, max_poll_interval_ms=5_000)
     await place.send(told(n, org=f"o{n % 40}", kind="company", key=f"company:{n}") for n in range(400))
     async with place.worker(desk, limits, kafka=short) as running:
         await until(lambda: sum(desk.in_flight.values()) >= 30)
-        await asyncio.sleep(4)
+        await asyncio.sleep(6.5)
         for event in desk.shut.values():
             event.set()
         await place.out(400)

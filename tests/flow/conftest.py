@@ -1,6 +1,7 @@
 """One running product for all flow tests: broker, sandbox orgs and every part, processes of their own. Each test has orgs of its own."""
 
 import dataclasses
+import pathlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ __all__ = ["bootstrap"]
 
 ORGS: Final = 120
 PLAIN: Final = 80
+TEST_SECONDS: Final = 300.0
+"""More than any wait within a test: it is that wait that says what did not come."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -97,6 +100,14 @@ def opener(house: House, estate: Estate, topics: Topics, http: aiohttp.ClientSes
         return await moved_in(house, tenant, topics, http)
 
     return open
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of this folder without a time of their own get the same one."""
+    here = pathlib.Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -129,10 +129,12 @@ class Place:
         return [one.value for one in self.topics.of("dead-letters", self.workspace)]
 
     async def settled(self, seconds: float = FINAL_SECONDS) -> None:
-        """Until everything that was told of people has its final outcome."""
+        """Until everything that was told of people has its final outcome, and each rejected one its dead letter."""
 
         async def look() -> None:
             assert len(self.outcomes()) >= self.told
+            rejected = [one for one in self.topics.of("synced", self.workspace) if one.value["outcome"] == "rejected"]
+            assert len(self.dead_letters()) >= len(rejected)
 
         try:
             await eventually(look, seconds)
@@ -158,6 +160,14 @@ class Place:
         await self.settled(seconds)
         assert self.dead_letters() == [], self.dead_letters()
 
+    async def at_zero(self) -> None:
+        """Until lag tells of no lane of this org: a stage takes one back some seconds after its messages are done."""
+
+        async def look() -> None:
+            assert await self.waiting() == []
+
+        await eventually(look)
+
     async def waiting(self) -> Sequence[Mapping[str, Any]]:
         """Lanes of this org that lag tells of."""
         told = await self.lag()
@@ -165,5 +175,6 @@ class Place:
 
     async def lag(self) -> dict[str, Any]:
         async with self.http.get(f"{self.house.console}/api/lag") as answer:
+            assert answer.status == 200, await answer.text()
             document: dict[str, Any] = await answer.json()
             return document

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 ROOT: Final = pathlib.Path(__file__).parent.parent.parent
 READY_SECONDS: Final = 60.0
-STOP_SECONDS: Final = 45.0
-COMMAND_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 90.0
+COMMAND_SECONDS: Final = 120.0
 
 
 class ProcessError(AssertionError):

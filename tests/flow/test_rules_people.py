@@ -206,6 +206,7 @@ async def test_rule_11_staff_invented_addresses_and_breakout_rooms_never_reach_s
     await place.attended(session, "ABC123@Unknown.Livestorm.CO ")
     await place.attended(room, "guest@acme.example")
     await place.settled()
+    await place.followed(room, outcome="breakout_room")
     reasons = sorted(one.value["reason"] for one in place.outcomes())
     assert reasons == ["breakout_room", "invented_address", "invented_address", "staff", "staff"]
     assert {one.value["outcome"] for one in place.outcomes()} == {"dropped"}

@@ -95,6 +95,7 @@ async def test_rule_15_what_is_right_is_not_written_again(place: Place) -> None:
         if webhook is webhooks[0]:
             assert "Lead" not in await place.org.written(), "an org is not asked to write what it holds"
     assert changes(await place.org.one("Lead", "same@harbour.example")) == []
+    await place.followed(session, count=2)
     before = await everything(place.org)
     await place.org.forget_calls()
     for webhook in webhooks:
@@ -117,6 +118,8 @@ async def test_rule_15_a_whole_topic_again_changes_nothing(place: Place) -> None
         await place.attended(session, email, job_title="First Mate", city="Kiel")
     await place.registered(session, "con@harbour.example", job_title="Captain")
     await place.synced()
+    await place.followed(session, count=2)
+    await place.followed(other)
     before = await everything(place.org)
     for topic in ("received", "matched", "resolved"):
         count = await send_again(place.house.bootstrap, f"{place.house.prefix}.{topic}", place.workspace)

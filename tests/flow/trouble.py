@@ -28,16 +28,13 @@ async def catches_up(place: Place, other: Place, trouble: Trouble) -> None:
     for number in range(5):
         await other.registered(there, f"free{number}@elsewhere.example")
     await other.synced()
+    await other.followed(there)
     await _is_told(place, trouble)
-    assert await other.waiting() == []
+    await other.at_zero()
     await place.org.heal()
-    await place.synced(seconds=90)
+    await place.synced(seconds=150)
     await _is_in_order(place, here)
-
-    async def at_zero() -> None:
-        assert await place.waiting() == []
-
-    await eventually(at_zero)
+    await place.at_zero()
 
 
 async def _begin(place: Place, trouble: Trouble) -> None:

@@ -263,6 +263,8 @@ async def test_503_while_kafka_does_not_answer_and_202_afterwards() -> None:
         assert int(response.headers["Retry-After"]) > 0
         assert stage.ingress.trouble() is not None
         stage.log.open.set()
+        # A busy machine may take longer than the bound to acknowledge what it takes.
+        stage.ingress.limits = ingress.Limits()
         assert (await stage.post(person())).status == 202
         assert stage.ingress.trouble() is None
         assert len(stage.log.records) == 2

@@ -29,7 +29,6 @@ PROFILE = os.environ.get("LEDGER_EXAMPLES", "")
 BUDGET = settings(
     max_examples=int(PROFILE or 60),
     stateful_step_count=200 if PROFILE else 50,
-    deadline=None,
     print_blob=False,
     phases=[Phase.generate] if PROFILE else list(Phase),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
@@ -162,6 +161,8 @@ class FoldedForgetfulMachine(PartitionMachine):
     remembered = 1
 
 
+# Without an end where it looks for long.
+@pytest.mark.timeout(0 if PROFILE else 300)
 @pytest.mark.parametrize("machine", [PartitionMachine, FoldedMachine, ForgetfulMachine, FoldedForgetfulMachine])
 def test_whatever_happens_in_whatever_order_nothing_is_lost_and_order_holds(machine: type[PartitionMachine]) -> None:
     """See `ledger_model` for what is checked after each step."""

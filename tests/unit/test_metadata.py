@@ -32,7 +32,7 @@ progress = st.builds(
     st.lists(st.integers(min_value=0, max_value=2**32 - 1), max_size=4).map(tuple),
 )
 offset = st.integers(min_value=0, max_value=2**63 - 1)
-some = settings(max_examples=40, deadline=None)
+some = settings(max_examples=40)
 
 
 def place(committed: int, known: dict[LaneKey, Cursor], key: LaneKey) -> int:

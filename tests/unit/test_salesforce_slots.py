@@ -227,7 +227,7 @@ ACTS = ["enter", "enter", "give-up", "leave", "turn-slow", "slow-ends", "fail", 
 
 
 @given(st.lists(st.sampled_from(ACTS), max_size=40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_happens_nobody_waits_at_an_open_gate_and_none_is_over_the_bound(acts: list[str]) -> None:
     async def drive() -> None:
         steps = Steps()

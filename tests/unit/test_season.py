@@ -19,7 +19,7 @@ NOW = 1_780_000_000
 
 
 @given(st.integers(1, 400), st.integers(1, 50))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_equal_arguments_give_an_equal_season_of_the_size_that_was_asked(registrants: int, seed: int) -> None:
     made = season.generate(registrants, NOW, seed)
     assert made == season.generate(registrants, NOW, seed)

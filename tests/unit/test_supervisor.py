@@ -16,7 +16,7 @@ from stages import supervisor
 from stages.supervisor import Child, ChildFailed, Supervisor
 
 PYTHON = (sys.executable, "-u", "-c")
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 class Said:

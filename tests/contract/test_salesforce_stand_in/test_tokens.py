@@ -10,6 +10,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from stages.sandbox.salesforce import oauth
 from tests.contract.test_salesforce_stand_in.client import Caller
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -118,7 +119,8 @@ async def test_with_rotation_the_reply_holds_a_new_refresh_token_and_the_old_one
     assert (await acme.log_in(**REFRESH, refresh_token=new)).status == 200
 
 
-async def test_of_two_refreshes_at_once_one_is_refused(acme: Caller) -> None:
+async def test_of_two_refreshes_at_once_one_is_refused(acme: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oauth, "REFRESH_MS", 1000)
     replies = await asyncio.gather(*(acme.log_in(**REFRESH, refresh_token="sandbox") for _ in range(2)))
     refused = [reply.body for reply in replies if reply.status == 400]
     assert refused == [{"error": "invalid_grant", "error_description": "token request is already being processed"}]
