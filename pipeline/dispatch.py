@@ -497,6 +497,14 @@ class Dispatcher:
     ledgers: Callable[[], list[Ledger[Entry]]] = staticmethod(list)
     """The ledgers of all partitions that are held; set by the worker."""
 
+    def give_up(self, ledger: Ledger[Entry], before_ms: float) -> None:
+        """What waits in memory and came before then goes back to the log, from where the sweep takes it to the dead letters."""
+        for held in list(ledger.unfinished.values()):
+            entry = held.body
+            if held.timestamp_ms <= before_ms and entry.state is State.WAITING and entry.rests_for is not None:
+                lane = self._stage.waiting_lane(entry.message)
+                self._give_back(self._lines[entry.message.org], entry, entry.message.key_of(lane), lane, "waiting", entry.rests_for)
+
     def _give_back(
         self, line: Line, entry: Entry, key: LaneKey, lane: str, state: str, cause: Cause, wake: Callable[[], bool] | None = None
     ) -> None:

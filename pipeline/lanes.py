@@ -5,6 +5,7 @@ carries, and it never tells an address. Widest of all is the bucket (the first b
 """
 
 import hashlib
+import re
 from functools import lru_cache
 from typing import Final
 
@@ -13,6 +14,9 @@ LaneKey = bytes
 BUCKET_BYTES: Final = 1
 ORG_BYTES: Final = 5
 STEP_BYTES: Final = 4
+
+
+_NAME: Final = re.compile(r"(org:[^/]*)(/workspace:[^/]*)?(/session:[^/]*)?(?:/email:([0-9a-f]{8}))?")
 
 
 def _digest(name: str, size: int) -> bytes:
@@ -72,5 +76,14 @@ def session_lane(org: str, workspace: str, session: str) -> str:
 
 
 def key_lane(parent_lane: str, key: str) -> str:
-    """The narrowest lane, of one record key; the key itself, which may be an address, is hashed."""
-    return f"{parent_lane}/email:{_digest(key, 8).hex()}"
+    """The narrowest lane, of one record key; the key itself, which may be an address, is hashed, as in the lane's key."""
+    return f"{parent_lane}/email:{_digest(key, STEP_BYTES).hex()}"
+
+
+def key_of_name(name: str) -> LaneKey:
+    """Key of a lane by its full name alone. Raises ValueError for what is no lane's name."""
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise ValueError(f"{name} is no lane")
+    shared = tuple(name[: found.end(level)] for level in (1, 2, 3) if found[level] is not None)
+    return _shared_key(shared) + bytes.fromhex(found[4] or "")

@@ -5,7 +5,7 @@ reading takes; `unfinished`, the messages held in memory; `lagging`, per lane th
 the finished offsets that a lane could come back to. A message belongs to the narrowest lagging lane that covers it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
 from typing import Final, Generic, TypeVar
 
@@ -43,6 +43,7 @@ class Lag:
         "oldest_ms",
         "passed",
         "read",
+        "rests",
         "since_ms",
         "state",
         "wake",
@@ -54,6 +55,8 @@ class Lag:
         """The first offset whose message of this lane was not taken yet."""
         self.following = False
         """It has met the main cursor: its new messages are taken live; it stands only until its old ones are finished."""
+        self.rests = False
+        """It follows since a message of it rests in memory: it stands so that the committed offset can go on meanwhile."""
         self.oldest_ms = oldest_ms
         self.passed = 0
         """Messages passed over since it began to lag and not taken since."""
@@ -239,10 +242,38 @@ class Ledger(Generic[T]):
             # Restored, and finished up to there.
             lag.following = False
         elif lag.following:
-            lag.following, lag.read, lag.oldest_ms, lag.passed = False, read, oldest_ms, 0
+            lag.following, lag.rests, lag.read, lag.oldest_ms, lag.passed = False, False, read, oldest_ms, 0
         elif read < lag.read:
             lag.read, lag.oldest_ms = read, min(lag.oldest_ms, oldest_ms)
         return lag
+
+    def set_aside(self, lanes: Collection[LaneKey]) -> list[Lag]:
+        """Held messages of these lanes rest for long: each lane gets a cursor of its own, so that the committed offset goes on without them.
+
+        New messages of the lanes are taken all the same. Gives the lanes that rest from now on: none that has still to be read, and
+        none that holds nothing back.
+        """
+        free = self.main
+        lowest: dict[LaneKey, Held[T]] = {}
+        orgs = {lane[:ORG_BYTES] for lane in lanes}
+        for held in self.unfinished.values():
+            if self.owner(held.key) is not None:
+                continue
+            # Most messages are of orgs of which nothing rests.
+            lane = next((key for key in wider(held.key) if key in lanes), None) if held.key[:ORG_BYTES] in orgs else None
+            if lane is None:
+                free = min(free, held.offset)
+            elif lane not in lowest or held.offset < lowest[lane].offset:
+                lowest[lane] = held
+        for lane, first in lowest.items():
+            if first.offset < free and lane not in self.lagging:
+                aside = self.lagging[lane] = Lag(lane, self.main, first.timestamp_ms)
+                aside.following = True
+                self.changes += 1
+        rest = [lag for lane in lanes if (lag := self.lagging.get(lane)) is not None and lag.following and not lag.rests]
+        for lag in rest:
+            lag.rests = True
+        return rest
 
     def _narrower(self, lane: LaneKey, read: int, oldest_ms: int) -> Lag:
         """A new lane takes over what a wider one has of it."""

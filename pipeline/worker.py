@@ -18,8 +18,9 @@ import structlog
 from pipeline.delivery import deliver
 from pipeline.dispatch import RESCUE, Dispatcher
 from pipeline.errors import CommitRefused, MetadataError, NotAllowed, OffsetOutOfRange, Stuck, TransportError
+from pipeline.lanes import LaneKey, key_of_name, wider
 from pipeline.ledger import Lag, Ledger
-from pipeline.lines import Entry
+from pipeline.lines import Entry, State
 from pipeline.metadata import Progress, decode
 from pipeline.partition import Partition
 from pipeline.records import Commit, Outgoing, Record
@@ -29,11 +30,14 @@ from pipeline.sweep import Sweep, Swept
 from pipeline.tables import Tables, readable
 from pipeline.transport import Transport
 from pipeline.watchdog import Watchdog
+from schemas.messages import Cause
 from schemas.tables import GroupRow, LaneRow, RecoveryRow
 
 log = structlog.get_logger()
 
 LANES = "lanes"
+REST = "org:*"
+"""Stands in the table `lanes` for all the lanes for which a partition has no row of their own."""
 _FETCH_SECONDS = 0.2
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
 _LANE_ROWS_SECONDS = 2.0
@@ -322,7 +326,30 @@ class Worker:
             number, self.stage, ledger, held_since_ms=now_ms, hold_creates_until_ms=hold_until, replay_until=replay_until
         )  # fmt: skip
         partition.replays_committed = dict(zip(told[::2], told[1::2], strict=True))
+        self._recall(partition)
         return partition
+
+    def _recall(self, partition: Partition) -> None:
+        """What an owner before has told of the lanes that lag: why, since when and how many. A wait goes on from when it began."""
+        prefix = f"{self.stage.name}|{partition.number}|org:"
+        for key, value in self._tables[LANES].items():
+            row = readable(LANES, key, value, LaneRow) if key.startswith(prefix) else None
+            if row is None or row.lane == REST:
+                continue
+            try:
+                lanes = wider(key_of_name(row.lane))[::-1]
+            except ValueError:
+                # Its ids are not such as settings or Livestorm give.
+                continue
+            lag = partition.ledger.owner(lanes[-1])
+            if lag is None:
+                continue
+            if not lag.name and (level := lanes.index(lag.key)):
+                # That of the row, or of the wider lane into which the row's was folded; a bucket has none.
+                lag.name = "/".join(row.lane.split("/")[:level])
+                lag.state, lag.since_ms, lag.cause, lag.mend = row.state, row.since, row.cause, row.mend
+            lag.since_ms = min(lag.since_ms, row.since)
+            lag.passed += row.waiting
 
     def _marked_until(self, number: int) -> int:
         """Up to where an owner before has read what is a replay, since the group's offsets were gone or the log was made anew."""
@@ -519,6 +546,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         while True:
             await anyio.sleep(self.stage.limits.commit_seconds)
+            self._set_aside()
             try:
                 await self._commit([partition for partition in self._partitions.values() if not partition.closing], drained=False)
                 if loop.time() - told_at >= _LANE_ROWS_SECONDS:
@@ -534,6 +562,26 @@ class Worker:
             self._guard_retention()
             self._tell_lag()
 
+    def _set_aside(self) -> None:
+        """What has waited for a row for a while gets cursors of its own: one person who waits for long must not hold the commit back for all."""
+        waited_ms = int(self._clock() * 1000) - _RESTING_TOLD_SECONDS * 1000
+        for partition in self._partitions.values():
+            waiting: dict[LaneKey, tuple[str, Cause, int]] = {}
+            for held in partition.ledger.unfinished.values():
+                entry = held.body
+                if (
+                    entry.state is State.WAITING
+                    and entry.rests_for is not None
+                    and entry.rests_since_ms <= waited_ms
+                    and _may_rest(partition.ledger.owner(entry.key))
+                ):
+                    lane = self.stage.waiting_lane(entry.message)
+                    waiting.setdefault(entry.message.key_of(lane), (lane, entry.rests_for, entry.rests_since_ms))
+            for lag in partition.ledger.set_aside(waiting) if waiting else ():
+                lane, cause, since_ms = waiting[lag.key]
+                self._dispatcher.tell(lag, lane, "waiting", cause)
+                lag.since_ms = since_ms
+
     def _guard_retention(self) -> None:
         """Before the log loses what a lane has waited for so long, its messages go to the dead letters, whole and in order."""
         limits = self.stage.limits
@@ -542,12 +590,13 @@ class Worker:
         now_ms = self._clock() * 1000
         most = 0.0
         for partition in self._partitions.values():
+            self._dispatcher.give_up(partition.ledger, now_ms - limits.retention_rescued * limits.retention_seconds * 1000)
             for lag in partition.ledger.lagging.values():
-                if lag.following or not (lag.passed or lag.at_least):
+                if not lag.rests and (lag.following or not (lag.passed or lag.at_least)):
                     continue
                 used = (now_ms - lag.oldest_ms) / 1000 / limits.retention_seconds
                 most = max(most, used)
-                if used >= limits.retention_rescued and lag.state != RESCUE:
+                if used >= limits.retention_rescued and not lag.following and lag.state != RESCUE:
                     lag.state = RESCUE
                     self._observer.incident(self.stage.name, "retention_guard", 1)
                     log.error(
@@ -630,7 +679,7 @@ class Worker:
         rows: dict[str, bytes | None] = {}
         for partition in list(self._partitions.values()):
             lagging = [self._lane_row(lag, waiting, oldest_ms) for lag, waiting, oldest_ms in self._waiting(partition) if lag.name]
-            lanes = [*lagging, *self._rows_of_resting(partition)][: self.stage.limits.lanes_told]
+            lanes = _bounded([*lagging, *self._rows_of_resting(partition)], self.stage.limits.lanes_told)
             # Lanes that lag come first: where one rests in memory besides, the log's is told.
             told = {f"{self.stage.name}|{partition.number}|{row.lane}": row for row in reversed(lanes)}
             for key, row in told.items():
@@ -670,14 +719,14 @@ class Worker:
         return list(rows.values())
 
     def _waiting(self, partition: Partition) -> list[tuple[Lag, int, int]]:
-        """Lanes that wait, with how many of their messages do and the time of the oldest, Unix ms; a blocked one, too, of which all is in a probe."""
+        """Lanes that wait, with how many of their messages do and the time of the oldest, Unix ms; those, too, of which all rests or is in a probe."""
         found: list[tuple[Lag, int, int]] = []
         taken = partition.ledger.taken()
         for key, lag in partition.ledger.lagging.items():
             count, oldest_ms = taken.get(key, (0, lag.oldest_ms))
             if not lag.following:
                 found.append((lag, lag.passed + count, min(oldest_ms, lag.oldest_ms)))
-            elif count and self._dispatcher.board.in_doubt(lag.name):
+            elif count and (lag.rests or self._dispatcher.board.in_doubt(lag.name)):
                 found.append((lag, count, oldest_ms))
         return found
 
@@ -710,6 +759,26 @@ class Worker:
         now = self._clock()
         self._observer.lag(self.stage.name, dict(messages), {org: max(0.0, now - min(times) / 1000) for org, times in oldest.items()})
         self._observer.lanes(self.stage.name, dict(lanes))
+
+
+def _may_rest(lag: Lag | None) -> bool:
+    return lag is None or (lag.following and not lag.rests)
+
+
+def _bounded(rows: Sequence[LaneRow], most: int) -> Sequence[LaneRow]:
+    """What is too much to be told lane by lane is told as a sum: nothing is left out without a word."""
+    if len(rows) <= most:
+        return rows
+    told, rest = rows[: most - 1], rows[most - 1 :]
+    counted = [row for row in rest if not row.held]
+    return [
+        *told,
+        LaneRow(
+            lane=REST, state="waiting", since=min(row.since for row in rest), oldest_at=min(row.oldest_at for row in rest),
+            waiting=sum(row.waiting for row in counted), at_least=any(row.at_least for row in counted),
+            cause=f"more_lanes: {len(rest)} more lanes wait, one of them for this: {rest[0].cause}",
+        ),
+    ]  # fmt: skip
 
 
 def _ledgers(partitions: Iterable[Partition]) -> list[Ledger[Entry]]:

@@ -11,7 +11,7 @@ from pipeline.metadata import Progress, decode
 from pipeline.records import Commit, Record
 from pipeline.tables import Tables, readable
 from pipeline.transport import Reader, Transport
-from pipeline.worker import LANES
+from pipeline.worker import LANES, REST
 from schemas.tables import GroupRow, LaneRow
 
 Json = dict[str, Any]
@@ -129,7 +129,9 @@ def _partition(
     told = [row for row in rows if row.state != "replay" and not row.held] if cursors else []
     # What rests in memory stands at or above the committed offset, and what is replayed was finished once: neither counts again.
     beside = [row for row in rows if row.state == "replay" or (row.held and behind + len(cursors))]
-    unfinished = behind + sum(row.waiting for row in told) + max(0, len(cursors) - len(told))
+    # A cursor without a row is of one message at least; where a row stands for many lanes, it has counted them.
+    untold = 0 if any(row.lane == REST for row in told) else max(0, len(cursors) - len(told))
+    unfinished = behind + sum(row.waiting for row in told) + untold
     oldest_ms = min((at for at in (first_ms, *(cursor.oldest_ms for cursor in cursors)) if at), default=0)
     lanes = [_lane(stage, partition, row) for row in (*told, *beside)]
     if problem:

@@ -2,17 +2,19 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import msgspec
 import pytest
 
 from pipeline import metadata
 from pipeline.records import Commit
+from pipeline.sweep import RETENTION
 from schemas.tables import GroupRow, RecoveryRow
-from stages import cursors
+from stages import cursors, lag
 from tests import brokers
 from tests.engine.conftest import apache_only
-from tests.engine.desk import Desk
+from tests.engine.desk import MISSING, Desk
 from tests.engine.place import FAST, STAGE, Place, told, until
 from tests.engine.seam import Seam
 from tests.kafka.apache import ApacheKafka
@@ -264,6 +266,72 @@ async def test_f40_offsets_that_are_deleted_with_the_stock_tool(place: Place) ->
         await until(lambda: drained(place, 10))
         assert running.heard.incidents == {"offsets_lost": 1}
         assert {message.replay for message in desk.calls} == {"offsets-lost"}
+
+
+# -- one that waits for long --------------------------------------------------------------------------
+
+
+async def unfinished(place: Place, count: int) -> list[dict[str, Any]]:
+    """The lanes that lag tells of, once it tells of so many unfinished messages."""
+    found: list[dict[str, Any]] = []
+
+    async def so_many() -> bool:
+        document = await lag.lag(place.transport, {STAGE: "in"})
+        found[:] = document["lanes"]
+        return bool(document["unfinished"] == count and found)
+
+    await until(so_many)
+    return found
+
+
+async def test_f44_one_that_waits_for_long_is_one_unfinished_and_holds_back_nobodys_commit(place: Place) -> None:
+    """One of a thousand waits for a row: lag tells of one, why and since when; after a crash it alone is done again, and has waited as long."""
+    desk = Desk()
+    desk.waiting.add("acme")
+    await place.send([told(0), *(told(n, org="bolt") for n in range(1, 1000))])
+    running = await place.begin(desk)
+    [waits] = await unfinished(place, 1)
+    assert (waits["state"], waits["waiting"], waits["cause"]) == ("waiting", 1, f"{MISSING.code}: {MISSING.message}")
+    commit = (await place.committed())[0]
+    assert (commit.offset, [cursor.offset for cursor in metadata.decode(commit.metadata).cursors.values()]) == (1000, [0])
+    await running.crash()
+    desk.calls.clear()
+    desk.runs.clear()
+    async with place.worker(desk) as running:
+        running.tables["rows"].subscribe(lambda key: desk.row.update({key: running.tables["rows"].get(key) or b""}))
+        await until(lambda: len(desk.runs) > 0)
+        await place.send([told(1000, org="bolt")])
+        [again] = await unfinished(place, 1)
+        assert again["since"] == waits["since"]
+        await place.row("rows", "acme", b"an account")
+        await until(lambda: drained(place, 1001))
+    assert {message.id for message in desk.calls} == {"0", "1000"}
+
+
+async def test_what_waits_in_memory_goes_to_the_dead_letters_before_the_log_loses_it(place: Place) -> None:
+    """In order, whole, and marked for one retry, as what waits in the log does."""
+    desk = Desk()
+    desk.waiting.add("acme")
+    await place.send([*(told(n, key="k@acme") for n in range(3)), *(told(n, org="bolt") for n in range(3, 10))])
+    async with place.worker(desk, dataclasses.replace(FAST, retention_seconds=8.0)) as running:
+        await until(lambda: len(place.letters()) == 3)
+        assert running.heard.incidents["retention_guard"] == 1
+        await until(lambda: drained(place, 10))
+    assert [letter.offset for letter in place.letters()] == [0, 1, 2]
+    assert {letter.causes[0].code for letter in place.letters()} == {RETENTION.code}
+
+
+async def test_lanes_beyond_those_that_are_told_are_told_as_a_sum(place: Place) -> None:
+    """Ten rows a partition, 40 lanes that wait: none is left out of the count."""
+    desk = Desk()
+    desk.down |= {f"down{n}" for n in range(40)}
+    await place.send(told(n, org=f"down{n % 40}") for n in range(120))
+    async with place.worker(desk, dataclasses.replace(FAST, lanes_told=10)):
+        lanes = await unfinished(place, 120)
+    assert len(lanes) == 10
+    [rest] = [lane for lane in lanes if lane["lane"] == "org:*"]
+    assert rest["cause"].startswith("more_lanes: 31 more lanes")
+    assert sum(lane["waiting"] for lane in lanes) == 120
 
 
 # -- a topic made anew --------------------------------------------------------------------------------

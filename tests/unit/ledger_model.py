@@ -116,6 +116,17 @@ class Partition:
         self.ledger.lag(lane, self.ledger.main, self.ledger.main * SECOND_MS)
         self.check()
 
+    def set_aside(self, lanes: Collection[LaneKey]) -> None:
+        """What is held of these lanes rests: the committed offset goes on beyond it, if nothing else holds it back."""
+        before = set(self.ledger.lagging)
+        aside = {lag.key for lag in self.ledger.set_aside(lanes) if lag.following and lag.rests}
+        assert aside <= set(lanes)
+        assert set(self.ledger.lagging) <= before | aside
+        free = [o for o in self.ledger.unfinished if self.ledger.owner(self.log[o]) is None]
+        if aside:
+            assert self.ledger.commit().offset == min(free, default=self.ledger.main)
+        self.check()
+
     # -- the sweep ------------------------------------------------------------------------------
 
     def begin_sweep(self, lanes: Collection[LaneKey]) -> None:

@@ -1,5 +1,6 @@
 """Lane keys: a parent's key is a prefix of its children's, and no key or name tells an address."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,6 +8,7 @@ from pipeline.lanes import (
     BUCKET_BYTES,
     LaneKey,
     key_lane,
+    key_of_name,
     lane_key,
     narrowest_key,
     org_lane,
@@ -60,3 +62,19 @@ def test_names_of_lanes_tell_where_they_are_and_hide_the_address() -> None:
     assert "jane" not in name
     assert "example" not in name
     assert name == key_lane(session, "jane.doe@example.com") != key_lane(session, "john.doe@example.com")
+
+
+ids = st.text(min_size=1, max_size=30).filter(lambda text: "/" not in text)
+
+
+@given(ids, ids, ids, st.text(max_size=30), st.integers(min_value=1, max_value=3))
+def test_a_full_name_tells_the_key_of_its_lane(org: str, workspace: str, session: str, record_key: str, depth: int) -> None:
+    shared = (org_lane(org), workspace_lane(org, workspace), session_lane(org, workspace, session))[:depth]
+    assert key_of_name(shared[-1]) == lane_key(shared)
+    assert key_of_name(key_lane(shared[-1], record_key)) == narrowest_key(shared, record_key)
+
+
+@pytest.mark.parametrize("name", ["", "partition", "replay:1", "org:acme/somewhere", "org:acme/email:jane", "workspace:emea"])
+def test_what_is_no_lanes_name_has_no_key(name: str) -> None:
+    with pytest.raises(ValueError, match="is no lane"):
+        key_of_name(name)

@@ -86,6 +86,13 @@ class PartitionMachine(RuleBasedStateMachine):
         lanes = [lane for lane in LANES if any(key.startswith(lane) for key in self.keys)]
         self.partition.lag(data.draw(st.sampled_from(lanes)))
 
+    @precondition(lambda self: self.partition.ledger.unfinished)
+    @rule(data=st.data())
+    def set_aside(self, data: st.DataObject) -> None:
+        held = {held.key for held in self.partition.ledger.unfinished.values()}
+        lanes = [lane for lane in LANES if any(key.startswith(lane) for key in held)]
+        self.partition.set_aside(data.draw(st.sets(st.sampled_from(lanes), min_size=1)))
+
     def _lagging(self) -> list[LaneKey]:
         return sorted(key for key, lag in self.partition.ledger.lagging.items() if not lag.following)
 
