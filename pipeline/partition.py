@@ -29,8 +29,10 @@ class Partition:
         self.closing = False
         self.replays: dict[str, Replay] = {}
         """By id: those that are under way here."""
+        self.replays_ended: dict[str, bytes] = {}
+        """By id, with the row that says so: an owner before may still write over it."""
         self.replays_committed: dict[int, int] = {}
-        """Where the last owner left the replays, by short id."""
+        """Where the last owner left the replays, by short id, until they are begun here."""
         self.stashed: list[Record] = []
         """Read while the sweep hands over, not yet looked at."""
         self.committed_changes = -1
@@ -74,15 +76,15 @@ class Replay(Partition):
 
     def __init__(self, beside: Partition, row: ReplayRow, stage: Stage, held_since_ms: int) -> None:
         first, self.end = row.ranges[str(beside.number)]
-        start = max(first, beside.replays_committed.get(short_id(row.id), first))
+        start = max(first, beside.replays_committed.pop(short_id(row.id), first))
         ledger: Ledger[Entry] = Ledger(start)
         super().__init__(beside.number, stage, ledger, held_since_ms=held_since_ms, hold_creates_until_ms=0, replay_until=0)
         self.row = row
-        self._beside = beside
+        self.beside = beside
 
     @property
     def is_held(self) -> bool:
-        return not self.closing and not self._beside.closing
+        return not self.closing and not self.beside.closing
 
     @property
     def is_done(self) -> bool:

@@ -13,6 +13,7 @@ import structlog
 
 from pipeline.dispatch import Dispatcher
 from pipeline.errors import NotAllowed, OffsetOutOfRange, TransportError
+from pipeline.lanes import org_lane, session_lane, workspace_lane
 from pipeline.partition import Partition, Replay, short_id
 from pipeline.stage import Stage
 from pipeline.tables import Tables, readable
@@ -88,8 +89,9 @@ class Replays:
                 await self._reader.stop()
 
     def committed(self, partition: Partition) -> tuple[int, ...]:
-        """What a commit carries: short id and floor of each replay under way, in turn."""
-        return tuple(number for replay in partition.replays.values() for number in (short_id(replay.row.id), replay.ledger.floor()))
+        """What a commit carries: short id and floor of each replay under way, in turn; and of those that were, and are not begun here yet."""
+        floors = partition.replays_committed | {short_id(id): replay.ledger.floor() for id, replay in partition.replays.items()}
+        return tuple(number for floor in floors.items() for number in floor)
 
     async def tell(self) -> None:
         """Progress, and ends, as rows of the table `lanes`."""
@@ -103,11 +105,18 @@ class Replays:
             key = row_key(self._stage.name, replay.number, replay.row.id)
             row = LaneRow(
                 lane=_name(replay.row), state="done" if done else "replay", since=replay.row.at, oldest_at=0,
-                waiting=0 if done else replay.end - replay.ledger.floor(), cause=f"replay: {replay.row.id}", next_try_at=0,
+                waiting=0 if done else replay.end - replay.ledger.floor(), cause=_cause(replay), next_try_at=0,
             )  # fmt: skip
             value = _encoder.encode(row)
-            if self._lanes.get(key) != value:
+            if done:
+                replay.beside.replays_ended[replay.row.id] = value
+            elif self._lanes.get(key) != value:
                 rows[key] = value
+        for partition in self._partitions():
+            for id, value in partition.replays_ended.items():
+                key = row_key(self._stage.name, partition.number, id)
+                if self._lanes.get(key) != value:
+                    rows[key] = value
         await self._write_rows(rows)
         # Only those of which the rows say so: one that ended meanwhile and went without its row would be started again.
         for partition in self._partitions():
@@ -127,11 +136,15 @@ class Replays:
                     self._start_in(partition, row)
 
     def _start_in(self, partition: Partition, row: ReplayRow) -> None:
-        if str(partition.number) not in row.ranges or row.id in partition.replays or len(partition.replays) >= MOST or partition.closing:
+        if str(partition.number) not in row.ranges or row.id in partition.replays or row.id in partition.replays_ended or partition.closing:
             return
         key = row_key(self._stage.name, partition.number, row.id)
-        told = readable(self._lanes.name, key, self._lanes.get(key), LaneRow)
-        if told is None or told.state != "done":
+        value = self._lanes.get(key)
+        told = readable(self._lanes.name, key, value, LaneRow)
+        if value is not None and told is not None and told.state == "done":
+            partition.replays_ended[row.id] = value
+            partition.replays_committed.pop(short_id(row.id), None)
+        elif len(partition.replays) < MOST:
             partition.replays[row.id] = Replay(partition, row, self._stage, int(self._clock() * 1000))
 
     async def _read(self, replay: Replay) -> None:
@@ -168,8 +181,15 @@ class Replays:
             await anyio.sleep((anyio.current_time() - started) * (1 / self._stage.limits.sweep_share - 1))
 
 
+def _cause(replay: Replay) -> str:
+    """Which replay it is, and what it waits for, if it does."""
+    waits = [lag for lag in replay.ledger.lagging.values() if lag.name and not lag.following]
+    more = f"; {len(waits)} of its lanes wait, {waits[0].name} for this: {waits[0].cause}" if waits else ""
+    return f"replay: {replay.row.id}{more}"
+
+
 def _name(row: ReplayRow) -> str:
     """The lane's name, as far as the replay is bound to one."""
-    if not row.org:
-        return "all"
-    return f"org:{row.org}" + (f"/workspace:{row.workspace}" if row.workspace else "")
+    if not row.workspace:
+        return org_lane(row.org or "*")
+    return session_lane(row.org, row.workspace, row.session) if row.session else workspace_lane(row.org, row.workspace)

@@ -11,7 +11,7 @@ from pipeline.partition import short_id
 from pipeline.replays import row_key
 from schemas.tables import LaneRow, ReplayRow
 from stages import replay
-from tests.engine.desk import Desk
+from tests.engine.desk import DOWN, Desk
 from tests.engine.place import FAST, STAGE, Place, Running, told, until
 
 
@@ -84,7 +84,8 @@ async def test_a_replay_with_a_blocked_org_in_it_waits_for_that_org_alone(place:
 
         def told_so() -> bool:
             value = running.tables["lanes"].get(row_key(STAGE, 0, row.id))
-            return value is not None and msgspec.json.decode(value, type=LaneRow).waiting == 100
+            told = None if value is None else msgspec.json.decode(value, type=LaneRow)
+            return told is not None and told.waiting == 100 and f"org:acme for this: {DOWN.code}" in told.cause
 
         await until(told_so)
         await place.send(told(n, org="bolt", key="live@x") for n in range(100, 105))
@@ -151,3 +152,49 @@ async def test_a_replay_of_what_is_no_longer_in_the_log_ends_with_what_is_left(p
         row = await ask(place, 0, 50)
         await until(lambda: is_done(running, row))
     assert sorted(int(message.id) for message in desk.calls) == list(range(30, 50))
+
+
+async def test_a_replay_goes_on_where_it_was_also_after_an_owner_that_died_as_soon_as_it_had_it(place: Place) -> None:
+    """The first commit of an owner comes before it begins what it took over: that commit carries it all the same."""
+    desk = Desk()
+    await done_once(place, desk, 400)
+    slow = Desk()
+    slow.slow_seconds[""] = 0.05
+    running = await place.begin(slow, dataclasses.replace(FAST, batch_messages=10))
+    row = await ask(place, 0, 400)
+    committed = 0
+
+    async def partly() -> bool:
+        nonlocal committed
+        told = metadata.decode((await place.committed())[0].metadata).replays
+        committed = dict(zip(told[::2], told[1::2], strict=True)).get(short_id(row.id), 0)
+        return committed >= 100
+
+    await until(lambda: len(slow.calls) >= 200)
+    slow.shut = {"acme": asyncio.Event(), "bolt": asyncio.Event()}
+    await until(partly)
+    await running.crash()
+    brief = Desk()
+    brief.shut = slow.shut
+    running = await place.begin(brief, dataclasses.replace(FAST, commit_seconds=3600.0))
+    await until(lambda: running.ready)
+    await running.crash()
+    async with place.worker(desk) as running:
+        await until(lambda: is_done(running, row))
+    assert min(int(message.id) for message in desk.calls) >= committed
+
+
+async def test_a_replay_that_is_done_stays_so_whatever_an_owner_before_still_tells(place: Place) -> None:
+    """A row of progress that comes after the one of the end is written over, and nothing is run again."""
+    desk = Desk()
+    await done_once(place, desk, 50)
+    async with place.worker(desk) as running:
+        row = await ask(place, 0, 50)
+        await until(lambda: is_done(running, row))
+        late = LaneRow(lane="org:*", state="replay", since=1, oldest_at=0, waiting=5, cause=f"replay: {row.id}")
+        await place.row("lanes", row_key(STAGE, 0, row.id), msgspec.json.encode(late))
+        await until(lambda: not is_done(running, row))
+        await until(lambda: is_done(running, row))
+        await place.send(told(n) for n in range(50, 55))
+        await place.out(55)
+    assert len([message for message in desk.calls if message.replay]) == 50
