@@ -310,3 +310,23 @@ async def test_with_a_topic_that_is_deleted_its_commits_go(log: logs.Log, transp
     async with logs.member(transport, "received") as again:
         await again.has(1)
         assert await again.reader.committed([0]) == {0: None if log.forgets_with_topic else Commit(2, "m")}
+
+
+async def test_what_was_fetched_ahead_is_not_handed_out_after_a_rebalance(log: logs.Log, transport: Transport) -> None:
+    """Also of a partition that stays or comes back: reading begins at the place that is named for this ownership."""
+    await filled(log, transport, 2, 50)
+    async with logs.member(transport, "received") as first:
+        for partition in await first.has(2):
+            first.reader.seek(partition, 0)
+        await logs.fetched(first.reader, 1)
+        async with logs.member(await log.transport(), "received") as second:
+            (kept,), _ = await first.has(1), await second.has(1)
+            assert not await first.reader.fetch(0.5, 100)
+            first.reader.seek(kept, 40)
+            assert [(r.partition, r.offset) for r in await logs.fetched(first.reader, 10)] == [(kept, offset) for offset in range(40, 50)]
+        await first.has(2)
+        assert not await first.reader.fetch(0.5, 100)
+        for partition in (0, 1):
+            first.reader.seek(partition, 45)
+        found = [(r.partition, r.offset) for r in await logs.fetched(first.reader, 10)]
+        assert sorted(found) == [(partition, offset) for partition in (0, 1) for offset in range(45, 50)]

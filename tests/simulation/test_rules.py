@@ -553,3 +553,42 @@ def test_a_lost_range_is_told_with_its_lane_its_ends_and_its_time() -> None:
         assert "turnout backfill" in line["event"]
 
     simulated(test)
+
+
+def test_one_key_that_always_fails_takes_no_place_from_the_others_though_most_are_behind_it() -> None:
+    """Rule 3: 2,000 of 3,000 messages are of one person whose first one rests and rests; the others of its org, and of the next, are worked on."""
+
+    async def test(room: Room) -> None:
+        def decide(message: Message) -> Outcome:
+            return Retry(30.0, DOWN, free=True) if message.key == "stuck@acme" else passed_on(message)
+
+        limits = Limits(resting_messages=50, org_resting_messages=20, org_messages=100, total_messages=400, batch_messages=50)
+        running = await room.enter(each(decide, 0.1), limits)
+        most = 0
+        for first in range(0, 3_000, 500):
+            numbers = range(first, first + 500)
+            room.send([told(n, org="bolt" if n % 6 == 5 else "acme", key="stuck@acme" if n % 3 < 2 else "") for n in numbers])
+            await room.until(lambda first=first: len(room.numbers()) == (first + 500) // 3)  # type: ignore[misc]
+            most = max(most, running.worker._dispatcher.held)
+        assert most <= limits.resting_messages + 2 * limits.org_messages
+        assert all(number % 3 == 2 for number in room.numbers())
+
+    simulated(test)
+
+
+def test_with_memory_full_nothing_more_is_read() -> None:
+    """Of what is never passed over, 4,000 messages come for orgs that hang; reading goes on when there is room, and all are done."""
+
+    async def test(room: Room) -> None:
+        async def step(batch: Batch) -> list[Outcome]:
+            await room.pass_by(max(0.0, 60.0 - room.now))
+            return [passed_on(message) for message in batch.messages]
+
+        limits = Limits(total_messages=400, fetch_messages=50, batch_messages=10)
+        running = await room.enter(step, limits)
+        room.send([told(n, org=f"o{n % 40}", kind="company", key=f"company:{n}") for n in range(4_000)])
+        await room.pass_by(50)
+        assert limits.total_messages <= running.worker._dispatcher.held <= limits.total_messages + limits.fetch_messages
+        await room.until(lambda: len(room.numbers()) == 4_000)
+
+    simulated(test)
