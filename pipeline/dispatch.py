@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import anyio
 import anyio.abc
@@ -42,6 +43,14 @@ STUCK = Cause(code="behind", message="One before it of the same person waits, an
 BUSY = Cause(code="busy", message="More of this lane came than is worked on at once; it follows in order.")
 
 
+class Past(NamedTuple):
+    """What the log does not tell of a message that was given back to it."""
+
+    tries: int
+    blocks: int
+    waited_since_ms: int
+
+
 class Dispatcher:
     """See the module."""
 
@@ -58,6 +67,7 @@ class Dispatcher:
         self._stage, self._tables, self._writer, self._observer = stage, tables, writer, observer
         self._limits = stage.limits
         self._least_bound = stage.limits.batch_messages // 4
+        self._least_bytes = stage.limits.total_bytes // 64
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._lines: dict[str, Line] = {}
@@ -70,6 +80,8 @@ class Dispatcher:
         self.held = 0
         self.held_bytes = 0
         self._tally = Tally()
+        self._past: dict[tuple[Ledger[Entry], int], Past] = {}
+        """Of messages that were given back and not taken again yet, by offset."""
         self._touched: dict[str, Line] = {}
         """Lines that took messages in since the last turn of the loop."""
         self.running_messages = 0
@@ -127,17 +139,26 @@ class Dispatcher:
         """Whether the org's bound of work in flight is reached. What nobody else waits for is then passed over."""
         line = self._lines.get(message.org)
         # First what costs least: this is asked for every message.
-        return line is not None and line.active >= self._least_bound and line.active >= self._org_bound() and not message.urgent
+        if line is None or (line.active < self._least_bound and line.active_bytes < self._least_bytes) or message.urgent:
+            return False
+        return line.active >= self._org_bound() or line.active_bytes >= self._org_bytes()
 
     def _org_bound(self) -> int:
         """One org gets at most a quarter of the room that is left, so that some can't fill it for all."""
         room = self._limits.total_messages - self.held
         return max(self._least_bound, min(self._limits.org_messages, room // 4))
 
+    def _org_bytes(self) -> int:
+        """The same in bytes. What is larger than that goes alone."""
+        room = self._limits.total_bytes - self.held_bytes
+        return max(self._least_bytes, min(self._limits.org_bytes, room // 4))
+
     def has_room(self, org: str) -> bool:
         """Whether a lane of the org that lagged for being busy may go on."""
         line = self._lines.get(org)
-        return not self.full and (line is None or line.active <= self._org_bound() // 2)
+        if self.full or line is None:
+            return not self.full
+        return line.active <= self._org_bound() // 2 and line.active_bytes <= self._org_bytes() // 2
 
     async def worked_off(self) -> None:
         """Returns when what flows is little enough, or does not move: to read on sooner would only make healthy orgs lag."""
@@ -183,6 +204,8 @@ class Dispatcher:
     def hold(self, message: Message, ledger: Ledger[Entry], key: LaneKey) -> None:
         """Takes in a message that its ledger let through."""
         entry = Entry(message, ledger, key, self._stage.serial(message))
+        if self._past and (past := self._past.pop((ledger, entry.offset), None)) is not None:
+            message.tries, entry.blocks, message.waited_since_ms = past
         ledger.hold(entry.offset, key, message.record.timestamp_ms, entry)
         line = self._lines.get(message.org)
         if line is None:
@@ -284,17 +307,17 @@ class Dispatcher:
             )
         except TimeoutError:
             cause = Cause(code="step_timed_out", message=f"{self._stage.name} took over {self._limits.step_seconds:.0f} s.")
-            return [Retry(self._rest(entry), cause) for entry in entries]
+            return [Retry(self._rest(entry.message.tries + 1), cause) for entry in entries]
         except Exception as error:
             if len(entries) > 1:
                 half = len(entries) // 2
                 return await self._decide(org, entries[:half]) + await self._decide(org, entries[half:])
             cause = unexpected(error)
             log.error("a step raised", stage=self._stage.name, cause=cause.message, exc_info=error)
-            return [Retry(self._rest(entries[0]), cause)]
+            return [Retry(self._rest(entries[0].message.tries + 1), cause)]
 
-    def _rest(self, entry: Entry) -> float:
-        return backoff_seconds(entry.message.tries + 1, random.random(), longest_seconds=self._limits.retry_longest_seconds)
+    def _rest(self, attempt: int) -> float:
+        return backoff_seconds(attempt, random.random(), longest_seconds=self._limits.retry_longest_seconds)
 
     def _guard(self, entries: Sequence[Entry]) -> None:
         """Just before a write goes out; may be called in a thread, so it only reads."""
@@ -468,7 +491,13 @@ class Dispatcher:
         self._consider(line)
 
     def _over_budget(self, line: Line) -> bool:
-        return self.resting >= self._limits.resting_messages or line.resting >= self._limits.org_resting_messages
+        limits, tally = self._limits, self._tally
+        return (
+            tally.resting >= limits.resting_messages
+            or line.resting >= limits.org_resting_messages
+            or tally.resting_bytes >= limits.resting_bytes
+            or line.resting_bytes >= limits.org_resting_bytes
+        )
 
     # -- lanes --------------------------------------------------------------------------------------
 
@@ -480,8 +509,8 @@ class Dispatcher:
             log.warning("lane is blocked", stage=self._stage.name, lane=outcome.lane, code=outcome.cause.code)
         line = self._lines[entry.message.org]
         if narrowest:
-            entry.message.tries += 1
-            seconds = max(outcome.at_least_seconds or 0.0, self._rest(entry))
+            entry.blocks += 1
+            seconds = max(outcome.at_least_seconds or 0.0, self._rest(entry.blocks))
             due = self._now() + seconds
             self._give_back(line, entry, key, outcome.lane, "blocked", outcome.cause, wake=lambda: self._now() >= due)
             return
@@ -518,7 +547,17 @@ class Dispatcher:
         self.tell(
             lag, lane if lag.key == key else lag.name, state if lag.key == key else lag.state, cause, wake if lag.key == key else lag.wake
         )
+        self._remember(entry, lag, waits=state == "waiting")
         self.changed.set()
+
+    def _remember(self, entry: Entry, lag: Lag, *, waits: bool) -> None:
+        """Tries and waits go on where they were when the message is taken again; after a block the wait begins anew."""
+        since_ms = entry.message.waited_since_ms if waits else 0
+        past = Past(entry.message.tries, entry.blocks, since_ms)
+        # A wait that is no older than its lane's is told by that.
+        is_told = not past.tries and not past.blocks and not 0 < since_ms < lag.since_ms
+        if not is_told and len(self._past) < self._limits.total_messages:
+            self._past[entry.ledger, entry.offset] = past
 
     def pass_over(self, ledger: Ledger[Entry], message: Message, key: LaneKey, closed: Closed | None) -> Lag:
         """A message that was read but can't be held: the closed lane (None: the org's, which is busy) lags from here on, or a narrower one that lags already."""
@@ -580,6 +619,7 @@ class Dispatcher:
             for held in ledger.unfinished.values():
                 if held.body.state is not State.GONE:
                     self._let_go(self._lines[held.body.message.org], held.body)
+        self._past = {place: past for place, past in self._past.items() if place[0] not in ledgers}
         for org in [org for org, line in self._lines.items() if not len(line) and not line.running and line.timer is None]:
             del self._lines[org]
         self.changed.set()

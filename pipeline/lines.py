@@ -30,7 +30,9 @@ class State(Enum):
 class Entry:
     """One held message and its place."""
 
-    __slots__ = ("asked", "cancel", "key", "ledger", "message", "next_try_ms", "rests_for", "rests_since_ms", "serial", "size", "state")
+    __slots__ = (
+        "asked", "blocks", "cancel", "key", "ledger", "message", "next_try_ms", "rests_for", "rests_since_ms", "serial", "size", "state",
+    )  # fmt: skip
 
     def __init__(self, message: Message, ledger: "Ledger[Entry]", key: LaneKey, serial: str) -> None:
         self.message = message
@@ -50,6 +52,8 @@ class Entry:
         """Unix ms: when a step that asked for another try gets it; 0: it waits for something else."""
         self.asked: tuple[str, str, bytes | None] | None = None
         """Table, key and row of the last wait for which it has asked: asked once."""
+        self.blocks = 0
+        """How often its step has blocked its own narrowest lane: no tries of the message's, but the back-off grows with them."""
         self.size = len(message.record.value or b"") + 500
 
     @property
@@ -64,10 +68,11 @@ IN_FLIGHT_BOUND = (State.QUEUED, State.LISTED, State.RUNNING)
 class Tally:
     """What the lines of a worker count together."""
 
-    __slots__ = ("resting",)
+    __slots__ = ("resting", "resting_bytes")
 
     def __init__(self) -> None:
         self.resting = 0
+        self.resting_bytes = 0
 
 
 class Line:
@@ -77,12 +82,14 @@ class Line:
         "_by_key",
         "_ready",
         "active",
+        "active_bytes",
         "batch_max",
         "first_ready_at",
         "in_flight",
         "moved_at",
         "org",
         "resting",
+        "resting_bytes",
         "running",
         "serials",
         "tally",
@@ -97,8 +104,10 @@ class Line:
         self._ready: deque[Entry] = deque()
         self.active = 0
         """Messages queued or in flight: what the bound of work in flight counts."""
+        self.active_bytes = 0
         self.resting = 0
         """Messages that rest before a retry or wait for a row, and those behind them: they have a budget of their own."""
+        self.resting_bytes = 0
         self.in_flight = 0
         """Messages in a batch under way."""
         self.running = 0
@@ -127,6 +136,7 @@ class Line:
     def add(self, entry: Entry) -> None:
         """Takes a message in; of one order key they come in the order of the log."""
         self.active += 1
+        self.active_bytes += entry.size
         key = entry.message.key
         known = self._by_key.get(key)
         if known is None:
@@ -183,6 +193,7 @@ class Line:
             # As good as always: the short way.
             self.in_flight -= 1
             self.active -= 1
+            self.active_bytes -= entry.size
             entry.state = State.GONE
         else:
             self._becomes(entry, State.GONE)
@@ -218,9 +229,12 @@ class Line:
         for known, step in ((entry.state, -1), (state, 1)):
             if known in IN_FLIGHT_BOUND:
                 self.active += step
+                self.active_bytes += step * entry.size
             elif known is not State.GONE:
                 self.resting += step
+                self.resting_bytes += step * entry.size
                 self.tally.resting += step
+                self.tally.resting_bytes += step * entry.size
         entry.state = state
 
     def _settle(self, key: str) -> None:

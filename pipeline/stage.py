@@ -22,6 +22,8 @@ class Limits:
     """Batches of one org under way at once; one while the org is in doubt."""
     org_messages: int = 4_000
     """Messages of one org queued or in flight; beyond it the org's lane lags (busy)."""
+    org_bytes: int = 10 * MIB
+    """The same, in bytes."""
     total_messages: int = 20_000
     """Messages held in memory by the stage; beyond it reading pauses."""
     total_bytes: int = 48 * MIB
@@ -29,7 +31,10 @@ class Limits:
     """Messages of orgs that are being worked off; beyond it reading lets them be worked off first."""
     resting_messages: int = 4_000
     """Messages that rest before a retry or wait for a row; beyond it their narrowest lanes lag."""
+    resting_bytes: int = 10 * MIB
+    """The same, in bytes."""
     org_resting_messages: int = 1_000
+    org_resting_bytes: int = 3 * MIB
     fetch_messages: int = 1_000
     poll_seconds: float = 10.0
     """While memory is full, the group is polled so often, without reading; far below Kafka's `max.poll.interval.ms`."""

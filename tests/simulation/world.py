@@ -374,6 +374,9 @@ class World:
             self.most_remembered = max([self.most_remembered, *(ledger.remembered() for ledger in ledgers)])
             self.most_lanes = max(self.most_lanes, sum(len(ledger.lagging) for ledger in ledgers))
             assert sum(len(ledger.unfinished) for ledger in ledgers) <= dispatcher.held
+            lines = dispatcher._lines.values()
+            assert sum(line.active_bytes + line.resting_bytes for line in lines) == dispatcher.held_bytes
+            assert sum(line.resting_bytes for line in lines) == dispatcher._tally.resting_bytes
         assert self.most_held <= self.limits.total_messages + self.limits.fetch_messages
         assert self.most_resting <= self.limits.resting_messages + self.limits.batch_messages * 4
 
