@@ -30,13 +30,13 @@ async def place(bootstrap: str, prefix: str, partitions: int, tmp_path: pathlib.
 
 
 @contextlib.asynccontextmanager
-async def opened(kafka: KafkaSettings, partitions: int, directory: pathlib.Path) -> AsyncIterator[Place]:
+async def opened(kafka: KafkaSettings, partitions: int, directory: pathlib.Path, replication: int = 1) -> AsyncIterator[Place]:
     """A place with its topics, and what comes out of them followed."""
     transport = KafkaTransport(kafka)
     await transport.start()
     made = Place(transport.settings, transport, directory)
     try:
-        await made.prepare(partitions)
+        await made.prepare(partitions, replication)
         following = asyncio.create_task(made.follow())
         try:
             yield made

@@ -162,12 +162,12 @@ class Place:
 
     # -- topics -------------------------------------------------------------------------------------
 
-    async def prepare(self, partitions: int) -> None:
+    async def prepare(self, partitions: int, replication: int) -> None:
         await topics.apply(
             self.settings,
             [
-                *(TopicSpec(name, partitions) for name in ("in", *FOLLOWED)),
-                *(TopicSpec(name, 1, compacted=True) for name in TABLES),
+                *(TopicSpec(name, partitions, replication) for name in ("in", *FOLLOWED)),
+                *(TopicSpec(name, 1, replication, compacted=True) for name in TABLES),
             ],
         )
         await self._writer.start()

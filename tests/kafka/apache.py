@@ -1,4 +1,4 @@
-"""Apache Kafka from its jars, one node in KRaft mode, to be killed, stopped and started again. Fails where Java or Maven is missing; never skips."""
+"""Apache Kafka from its jars in KRaft mode, one node or a cluster, to be killed, stopped and started again. Fails where Java or Maven is missing; never skips."""
 
 import asyncio
 import base64
@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from pipeline.errors import TransportError
@@ -30,7 +30,7 @@ READY_SECONDS: Final = 150.0
 STOP_SECONDS: Final = 30.0
 OLDEST_JAVA: Final = 17
 
-JVM: Final = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+JVM: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
 
 
 class ApacheError(RuntimeError):
@@ -64,7 +64,11 @@ class ApacheKafka:
     client: KafkaSettings = dataclasses.field(default_factory=KafkaSettings)
     """What a client needs to be let in; the address is filled in."""
     port: int = 0
-    _controller_port: int = 0
+    controller_port: int = 0
+    cluster: str = dataclasses.field(default_factory=lambda: _identity())
+    quorum: Sequence[str] = ("--standalone",)
+    """How its storage is told who the first controllers are."""
+    heap: str = "512m"
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -80,11 +84,11 @@ class ApacheKafka:
         if self._process is not None and self._process.poll() is None:
             raise ApacheError("the broker is running already")
         self.port = self.port or _free_port()
-        self._controller_port = self._controller_port or _free_port()
+        self.controller_port = self.controller_port or _free_port()
         properties = self._formatted()
         with (self.data_dir / "broker.log").open("ab") as said:
             self._process = subprocess.Popen(
-                [*_java(), "kafka.Kafka", str(properties)],
+                [*_java(self.heap), "kafka.Kafka", str(properties)],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,
@@ -97,9 +101,8 @@ class ApacheKafka:
         if not properties.exists():
             self.data_dir.mkdir(parents=True, exist_ok=True)
             properties.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
-            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             _run(
-                [*_java(), "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties), "--standalone"],
+                [*_java(), "kafka.tools.StorageTool", "format", f"--cluster-id={self.cluster}", "-c", str(properties), *self.quorum],
                 FORMAT_SECONDS,
             )
         return properties
@@ -172,9 +175,9 @@ class ApacheKafka:
         usual = {
             "process.roles": "broker,controller",
             "node.id": "1",
-            "controller.quorum.bootstrap.servers": f"{HOST}:{self._controller_port}",
-            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{self._controller_port}",
+            "controller.quorum.bootstrap.servers": f"{HOST}:{self.controller_port}",
+            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{self.controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{self.controller_port}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "inter.broker.listener.name": "PLAINTEXT",
             "controller.listener.names": "CONTROLLER",
@@ -198,6 +201,54 @@ class ApacheKafka:
         return usual | dict(self.extra)
 
 
+class ApacheCluster:
+    """Nodes that are brokers and controllers; each log is on all of them, and is written to where all but one have it."""
+
+    def __init__(self, data_dir: pathlib.Path, size: int = 3) -> None:
+        cluster = _identity()
+        ports = {number: _free_port() for number in range(1, size + 1)}
+        voters = ",".join(f"{number}@{HOST}:{port}:{_identity()}" for number, port in ports.items())
+        common = {
+            "controller.quorum.bootstrap.servers": ",".join(f"{HOST}:{port}" for port in ports.values()),
+            "offsets.topic.replication.factor": str(size),
+            "transaction.state.log.replication.factor": str(size),
+            "transaction.state.log.min.isr": str(size - 1),
+            "share.coordinator.state.topic.replication.factor": str(size),
+            "share.coordinator.state.topic.min.isr": str(size - 1),
+            "min.insync.replicas": str(size - 1),
+            # Leaders stay where they went.
+            "auto.leader.rebalance.enable": "false",
+        }
+        self.nodes: Final = {
+            number: ApacheKafka(
+                data_dir / f"node-{number}",
+                common | {"node.id": str(number)},
+                controller_port=port,
+                cluster=cluster,
+                quorum=("--initial-controllers", voters),
+                heap="256m",
+            )
+            for number, port in ports.items()
+        }
+        """By the number that the cluster knows them by."""
+
+    @property
+    def bootstrap(self) -> str:
+        return ",".join(node.bootstrap for node in self.nodes.values())
+
+    async def start(self) -> None:
+        for node in self.nodes.values():
+            node.spawn()
+        for node in self.nodes.values():
+            await node.ready()
+
+    def stop(self) -> None:
+        """By kill -9: the last to end cleanly would wait for a quorum that is gone."""
+        for node in self.nodes.values():
+            with contextlib.suppress(ApacheError):
+                node.kill()
+
+
 @contextlib.contextmanager
 def running(data_dir: pathlib.Path, extra: Mapping[str, str] | None = None) -> Iterator[ApacheKafka]:
     """A broker that answers, for code without an event loop, such as a fixture of the session."""
@@ -209,10 +260,10 @@ def running(data_dir: pathlib.Path, extra: Mapping[str, str] | None = None) -> I
         broker.stop()
 
 
-def _java() -> list[str]:
+def _java(heap: str = "512m") -> list[str]:
     home = os.environ.get("JAVA_HOME")
     java = str(pathlib.Path(home) / "bin" / "java") if home else _program("java")
-    return [java, *JVM, "-cp", f"{jars()}/*"]
+    return [java, f"-Xmx{heap}", *JVM, "-cp", f"{jars()}/*"]
 
 
 def _program(name: str) -> str:
@@ -228,6 +279,11 @@ def _run(command: list[str], seconds: int) -> str:
     if done.returncode:
         raise ApacheError(f"{' '.join(command[:1] + command[-4:])} failed ({done.returncode}): {(done.stdout + done.stderr)[-2000:]}")
     return done.stdout
+
+
+def _identity() -> str:
+    """Of a cluster or a folder of data, as Kafka writes it."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def _free_port() -> int:
