@@ -1,14 +1,18 @@
-"""The console's pages: for now the lag, as a page and as JSON. Changes nothing."""
+"""The console's pages: for now the lag, as a page and as JSON, for whoever shows a token where there are tokens. Changes nothing."""
 
+import base64
+import hmac
 import html
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
 
 from pipeline.errors import TransportError
 from pipeline.transport import Transport
 from stages import lag
+from stages.environment import Token
 from stages.errors import innermost
 
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="3"><title>Turnout: lag</title>
@@ -18,12 +22,17 @@ th,td{{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #8884}}td.n,t
 <table><thead><tr><th>Stage</th><th class="n">Unfinished</th><th class="n">Oldest, seconds</th></tr></thead><tbody>{stages}</tbody></table>
 <h2>Lanes that wait</h2>{lanes}</body></html>"""
 _SILENCE = "Kafka doesn't answer: {}"
+_CHALLENGES: Final = ('Basic realm="Turnout"', 'Bearer realm="Turnout"')
+_WHO = "Send one of the console's tokens, as `Authorization: Bearer TOKEN`, or as the password of any user."
 
 
 def application(
-    transport: Transport, stages: Sequence[tuple[str, tuple[str, tuple[str, ...]]]], routes: Sequence[web.RouteDef]
+    transport: Transport,
+    stages: Sequence[tuple[str, tuple[str, tuple[str, ...]]]],
+    routes: Sequence[web.RouteDef],
+    tokens: Sequence[Token] = (),
 ) -> web.Application:
-    """The aiohttp application; `routes` are those that every part serves."""
+    """The aiohttp application; `routes` are those that every part serves, to anybody. All else wants one of the tokens, if there are any."""
     reads = {name: topic for name, (topic, _) in stages}
 
     async def document(_: web.Request) -> web.Response:
@@ -39,9 +48,43 @@ def application(
             return web.Response(status=503, text=_SILENCE.format(error))
         return web.Response(text=_PAGE.format(**_parts(told)), content_type="text/html")
 
-    app = web.Application()
+    app = web.Application(middlewares=[_asking(tokens, {route.path for route in routes})] if tokens else [])
     app.router.add_routes([web.get("/", page), web.get("/api/lag", document), *routes])
     return app
+
+
+def _asking(tokens: Sequence[Token], open_paths: Collection[str]) -> Middleware:
+    """Lets nobody look without a token, but at the open paths."""
+
+    @web.middleware
+    async def ask(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path in open_paths or _known(_shown(request.headers.get(hdrs.AUTHORIZATION, "")), tokens):
+            return await handler(request)
+        refusal = web.Response(status=401, text=_WHO)
+        for challenge in _CHALLENGES:
+            refusal.headers.add(hdrs.WWW_AUTHENTICATE, challenge)
+        return refusal
+
+    return ask
+
+
+def _shown(authorization: str) -> str:
+    """The token: a bearer's, or the password, which is how a browser asks for it. Empty where there is none."""
+    scheme, _, credentials = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip()
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(credentials.strip(), validate=True).decode("latin-1").partition(":")[2]
+    except ValueError:
+        return ""
+
+
+def _known(shown: str, tokens: Sequence[Token]) -> bool:
+    """Takes the same time whichever it is, and however much of it is right."""
+    given = shown.encode(errors="surrogateescape")
+    return sum(hmac.compare_digest(given, token.secret.reveal().encode()) for token in tokens) > 0
 
 
 async def _lag(transport: Transport, reads: Mapping[str, str]) -> dict[str, Any]:

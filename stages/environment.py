@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -14,11 +15,14 @@ T = TypeVar("T")
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+Right = Literal["look", "act"]
 LogFormat = Literal["text", "json"]
 
 _PREFIX: Final = "TURNOUT_"
 _TOPIC_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _INSTANCE_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{16,200}")
+"""What a header carries as it is (RFC 6750, b64token), and nobody guesses."""
 
 
 class Secret:
@@ -49,8 +53,24 @@ class Address:
     host: str
     port: int
 
+    @property
+    def loopback(self) -> bool:
+        """Reached from this machine alone. Of names only `localhost` is known to be that."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Token:
+    """Whoever shows it to the console has this right; `act` includes `look`."""
+
+    right: Right
+    secret: Secret
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,7 +94,8 @@ class Environment:
     retention_hours: int = 336
     ingress: Address = Address("127.0.0.1", 8080)
     console: Address = Address("127.0.0.1", 8081)
-    console_tokens_file: Path | None = None
+    console_tokens: tuple[Token, ...] = ()
+    """Read from `TURNOUT_CONSOLE_TOKENS_FILE`. None: the console asks for none, and listens on loopback."""
     metrics: Address = Address("127.0.0.1", 0)
     secret_keys_file: Path | None = None
     """None: the file in the user's data directory."""
@@ -84,9 +105,9 @@ class Environment:
     log: LogFormat = "text"
 
 
+_READ_FROM_FILES: Final = ("kafka_sasl_password", "console_tokens")
 NAMES: Final = frozenset(
-    _PREFIX + ("KAFKA_SASL_PASSWORD_FILE" if field.name == "kafka_sasl_password" else field.name.upper())
-    for field in dataclasses.fields(Environment)
+    _PREFIX + field.name.upper() + ("_FILE" if field.name in _READ_FROM_FILES else "") for field in dataclasses.fields(Environment)
 )
 """Every variable that Turnout reads."""
 
@@ -123,6 +144,7 @@ def read(environ: Mapping[str, str] | None = None) -> Environment:
     _take_kafka(reading)
     _take_topics(reading)
     _take_addresses(reading)
+    _take_tokens(reading)
     _take_rest(reading)
     _find_misspelled(reading, os.environ if environ is None else environ)
     if reading.problems:
@@ -166,8 +188,16 @@ def _take_addresses(reading: _Reading) -> None:
         reading.wrong("TURNOUT_CONSOLE", f"port {console.port} is the ingress's: give each its own")
 
 
+def _take_tokens(reading: _Reading) -> None:
+    name = "TURNOUT_CONSOLE_TOKENS_FILE"
+    reading.take("console_tokens", _tokens_in, name)
+    console = reading.settled("console", Environment().console)
+    if not (console.loopback or "console_tokens" in reading.values or _mentions(reading, name)):
+        what = f"without {name} the console answers on loopback only, and {console} is not: name a file of tokens there, or listen on"
+        reading.wrong("TURNOUT_CONSOLE", f"{what} 127.0.0.1:{console.port}")
+
+
 def _take_rest(reading: _Reading) -> None:
-    reading.take("console_tokens_file", _existing_file)
     reading.take("secret_keys_file", _existing_file)
     reading.take("batch_wait_ms", lambda text: _whole(text, 0, 60_000))
     reading.take("session_wait_seconds", lambda text: _whole(text, 1, 366 * 86_400))
@@ -235,12 +265,41 @@ def _existing_file(text: str) -> Path:
     return path
 
 
-def _secret_in(text: str) -> Secret:
+def _content(text: str) -> tuple[Path, str]:
     path = _existing_file(text)
     try:
-        secret = path.read_text(encoding="utf-8").rstrip("\r\n")
+        return path, path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read {path}: {type(error).__name__}") from None
+
+
+def _secret_in(text: str) -> Secret:
+    path, content = _content(text)
+    secret = content.rstrip("\r\n")
     if not secret:
         raise ValueError(f"{path} is empty")
     return Secret(secret)
+
+
+def _tokens_in(text: str) -> tuple[Token, ...]:
+    """`look TOKEN` or `act TOKEN` a line; blank lines and those that begin with `#` say nothing. Every mistake at once, no token among them."""
+    path, content = _content(text)
+    tokens: dict[str, Token] = {}
+    problems = []
+    for number, line in enumerate(content.splitlines(), 1):
+        right, *words = line.split() or ["#"]
+        if right.startswith("#"):
+            continue
+        if right not in get_args(Right) or len(words) != 1:
+            problems.append(f"line {number} is neither `look TOKEN` nor `act TOKEN`")
+        elif not _TOKEN.fullmatch(words[0]):
+            problems.append(f"line {number}: a token is 16 to 200 letters, digits and -._~+/=")
+        elif words[0] in tokens:
+            problems.append(f"line {number}: this token has a line already")
+        else:
+            tokens[words[0]] = Token(cast(Right, right), Secret(words[0]))
+    if problems:
+        raise ValueError(f"{path}: {'; '.join(problems)}")
+    if not tokens:
+        raise ValueError(f"{path} holds no token")
+    return tuple(tokens.values())

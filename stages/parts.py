@@ -146,9 +146,7 @@ class Process:
             where = await stack.enter_async_context(serving(ingress.application(door, pages), environment.ingress, "TURNOUT_INGRESS"))
             log.info("ingress listens", address=str(where))
         if "console" in self._parts:
-            if environment.console_tokens_file is not None:
-                log.warning("TURNOUT_CONSOLE_TOKENS_FILE is not used yet: whoever reaches the console sees the lag")
-            app = console.application(self._transport, list(flow.STAGES.items()), pages)
+            app = console.application(self._transport, list(flow.STAGES.items()), pages, environment.console_tokens)
             where = await stack.enter_async_context(serving(app, environment.console, "TURNOUT_CONSOLE"))
             log.info("console listens", address=f"http://{where}/")
         if any(part in flow.STAGES for part in self._parts):

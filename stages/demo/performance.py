@@ -207,6 +207,7 @@ def _settle(given: Environment, directory: Path) -> House:
         "TURNOUT_SECRET_KEYS_FILE": str(keys),
         "TURNOUT_INGRESS": _chosen("TURNOUT_INGRESS", ingress),
         "TURNOUT_CONSOLE": _chosen("TURNOUT_CONSOLE", console),
+        "TURNOUT_CONSOLE_TOKENS_FILE": os.environ.get("TURNOUT_CONSOLE_TOKENS_FILE", ""),
         "TURNOUT_LOG": given.log,
     }
     urls = {id: f"http://{installation.HOST}:{port}" for id, port in zip(ids, rest, strict=False)}

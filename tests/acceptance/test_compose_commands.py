@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.brokers import bootstrap
 __all__ = ["bootstrap"]
 
 READY_SECONDS: Final = 90.0
+TOKEN: Final = "a-token-of-the-tests"
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,6 @@ class Host:
     image: Path
     bootstrap: str
     folder: Path
-    keys: Path
     ports: dict[tuple[str, int], int] = dataclasses.field(default_factory=dict)
     running: dict[str, subprocess.Popen[bytes]] = dataclasses.field(default_factory=dict)
 
@@ -78,7 +79,7 @@ class Host:
         if service == "salesforce":
             text = re.sub(r"(?:^|(?<=//))salesforce(?=$|:8091)", "localhost", text).replace("8091", str(self.port(service, 8091)))
         text = re.sub(r"(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)", lambda found: f"127.0.0.1:{self.port(service, int(found[1]))}", text)
-        text = text.replace("kafka:9092", self.bootstrap).replace("/run/secrets/secret-keys", str(self.keys))
+        text = text.replace("kafka:9092", self.bootstrap).replace(compose.SECRETS, f"{self.folder}/")
         return text.replace("/settings/", f"{self.folder}/")
 
     def environment(self, service: str) -> dict[str, str]:
@@ -138,7 +139,7 @@ class Host:
 
 @pytest.fixture
 def host(image: Path, bootstrap: str, tmp_path: Path) -> Iterator[Host]:
-    made = Host(image, bootstrap, tmp_path, tmp_path / "secret-keys")
+    made = Host(image, bootstrap, tmp_path)
     try:
         yield made
     finally:
@@ -166,7 +167,8 @@ def _belongs(path: Path) -> bool:
 @pytest.mark.timeout(600)
 def test_every_command_variable_and_health_check_of_the_compose_file_works(host: Host) -> None:
     """From an empty Kafka to parts that are ready, a stand-in org that passes its check, and a clean stop of each within its grace."""
-    host.keys.write_text(ok(host.run("topics", "keys", "new")))
+    (host.folder / "secret-keys").write_text(ok(host.run("topics", "keys", "new")))
+    (host.folder / "console-tokens").write_text(f"look {TOKEN}\n")
     assert "turnout.received" in ok(host.run("topics"))
     assert "as it should be" in ok(host.run("topics")), "its second start changes nothing"
     assert "Usage: turnout" in ok(host.run("turnout"))
@@ -183,6 +185,12 @@ def test_every_command_variable_and_health_check_of_the_compose_file_works(host:
     (host.folder / "turnout.toml").write_text(SETTINGS.format(url=url))
     ok(host.run("turnout", "settings", "apply", "/settings/turnout.toml"))
     assert "FAILED" not in ok(host.run("turnout", "check")), "the org's tokens lead to where it is found"
+
+    pages = f"http://127.0.0.1:{host.port('console', 8081)}/"
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(pages, timeout=30)
+    with urllib.request.urlopen(urllib.request.Request(pages, headers={"Authorization": f"Bearer {TOKEN}"}), timeout=30) as page:
+        assert "Lag" in page.read().decode()
 
     scraped = {part: _metrics(host.port(part, port)) for part, port in _targets().items()}
     assert set(scraped) == set(parts)

@@ -45,7 +45,7 @@ def test_nothing_keeps_a_part_from_being_multiplied(part: str) -> None:
 def test_every_variable_is_known_and_right(name: str, tmp_path: pathlib.Path) -> None:
     told = compose.environment(OURS[name])
     secret = tmp_path / "secret"
-    secret.write_text("secret")
+    secret.write_text("look a-token-of-the-tests\n")
     granted = {compose.SECRETS + secret for secret in OURS[name].get("secrets", ())}
     for variable, value in told.items():
         assert variable in environments.NAMES

@@ -1,5 +1,6 @@
 """The environment is read once, whole, and with every mistake at once."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stages import environment
-from stages.environment import Address, Environment, Secret
+from stages.environment import Address, Environment, Secret, Token
 from stages.errors import UsageError
 
 
@@ -102,6 +103,72 @@ def test_a_misspelled_variable_is_a_mistake_and_a_foreign_one_is_not() -> None:
     with pytest.raises(UsageError, match="TURNOUT_PARTITION: is not known; did you mean TURNOUT_PARTITIONS"):
         environment.read({"TURNOUT_PARTITION": "3"})
     environment.read({"TURNOUT_SERVICE_HOST": "10.0.0.1", "TURNOUT_INGRESS_PORT": "tcp://10.0.0.1:80", "TURNOUT_TEST_BROKER": "apache"})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "[::1]", "::1", "localhost", "LocalHost"])
+def test_on_loopback_the_console_needs_no_tokens(host: str) -> None:
+    assert environment.read({"TURNOUT_CONSOLE": f"{host}:0"}).console_tokens == ()
+
+
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "[::]", "::", "10.0.0.1", "[fe80::1%eth0]", "console.example", "localhost.example", "127.1", "0"]
+)
+def test_off_loopback_the_console_does_not_start_without_tokens(host: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        environment.read({"TURNOUT_CONSOLE": f"{host}:8081", "TURNOUT_CONSOLE_TOKENS_FILE": " ", "TURNOUT_PARTITIONS": "0"})
+    told, other = sorted(caught.value.problems)
+    assert told.startswith("TURNOUT_CONSOLE: without TURNOUT_CONSOLE_TOKENS_FILE the console answers on loopback only")
+    assert told.endswith("name a file of tokens there, or listen on 127.0.0.1:8081")
+    assert other.startswith("TURNOUT_PARTITIONS")
+    tokens = tmp_path / "tokens"
+    tokens.write_text("look 0123456789abcdef")
+    assert environment.read({"TURNOUT_CONSOLE": f"{host}:8081", "TURNOUT_CONSOLE_TOKENS_FILE": str(tokens)}).console_tokens
+
+
+def test_the_consoles_tokens_are_read_with_their_rights(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("# those of the office\n\nlook 0123456789abcdef\r\n  act\tAZaz09-._~+/=xyz  \n  # look 0\n")
+    settings = environment.read({"TURNOUT_CONSOLE_TOKENS_FILE": str(file)})
+    assert settings.console_tokens == (Token("look", Secret("0123456789abcdef")), Token("act", Secret("AZaz09-._~+/=xyz")))
+    assert "0123456789abcdef" not in repr(settings)
+
+
+def test_mistakes_among_the_consoles_tokens_are_told_by_line_and_never_with_a_token(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    good, again = "look 0123456789abcdef", "act 0123456789abcdef"
+    wrong = ["0123456789secret", "look", "see 0123456789secret", "look 0123456789secret # Ada", "look 012345678secret"]
+    odd = ["act 0123456789#secret", "act 0123456789ésecret", f"act {'secret' * 40}"]
+    file.write_text("\n".join((good, *wrong, *odd, again)))
+    with pytest.raises(UsageError) as caught:
+        environment.read({"TURNOUT_CONSOLE": "0.0.0.0:8081", "TURNOUT_CONSOLE_TOKENS_FILE": str(file)})
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"TURNOUT_CONSOLE_TOKENS_FILE: {file}: line 2 is neither `look TOKEN` nor `act TOKEN`; line 3 is ")
+    assert re.findall(r"line (\d+)( is neither|: a token is 16|: this token has)", problem) == [
+        *((str(number), " is neither") for number in range(2, 6)),
+        *((str(number), ": a token is 16") for number in range(6, 10)),
+        ("10", ": this token has"),
+    ]
+    assert "secret" not in problem
+    assert "0123456789abcdef" not in problem
+
+
+def test_a_file_of_tokens_that_cannot_be_read_is_one_mistake(tmp_path: Path) -> None:
+    """Not that the console is off loopback as well."""
+    foreign, empty = tmp_path / "foreign", tmp_path / "empty"
+    foreign.write_bytes(b"look 0123456789abcdef\xff")
+    empty.write_text("# nobody yet\n")
+    for path, told in (
+        (tmp_path / "none", "there is no file"),
+        (tmp_path, "there is no file"),
+        (tmp_path / ("long" * 100), "can't be followed"),
+        (foreign, "cannot read"),
+        (empty, "holds no token"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            environment.read({"TURNOUT_CONSOLE": "0.0.0.0:8081", "TURNOUT_CONSOLE_TOKENS_FILE": str(path)})
+        (problem,) = caught.value.problems
+        assert problem.startswith("TURNOUT_CONSOLE_TOKENS_FILE: ")
+        assert told in problem
 
 
 @example({"TURNOUT_SECRET_KEYS_FILE": "~0"})

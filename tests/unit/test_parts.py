@@ -2,12 +2,14 @@
 
 import pathlib
 
+import aiohttp
 import anyio
 import pytest
 
 from pipeline.memory import MemoryBroker, MemoryTransport, MemoryWriter
 from stages import flow, parts, secrets
-from stages.environment import Address, Environment
+from stages.environment import Address, Environment, Secret, Token
+from stages.installation import free_ports, local
 
 ANY = Address("127.0.0.1", 0)
 
@@ -35,6 +37,28 @@ class AtOnce(parts.Stopping):
         await anyio.lowlevel.checkpoint()
 
 
+class Looking(parts.Stopping):
+    """Looks at a page as soon as the parts run, then asks for the stop."""
+
+    status = 0
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self._page = page
+
+    async def asked(self) -> None:
+        async with aiohttp.ClientSession() as session, session.get(self._page) as answer:
+            self.status = answer.status
+
+
+@pytest.fixture
+def keys(tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "keys"
+    path.write_text(secrets.new_key())
+    path.chmod(0o600)
+    return path
+
+
 @pytest.fixture
 def transport() -> Counting:
     broker = MemoryBroker()
@@ -44,12 +68,22 @@ def transport() -> Counting:
 
 
 @pytest.mark.parametrize(("names", "producers"), [(["console"], 0), (["ingress"], 1), (["ingress", "console"], 1), (["normalize"], 1)])
-async def test_only_what_writes_starts_a_producer(transport: Counting, tmp_path: pathlib.Path, names: list[str], producers: int) -> None:
+async def test_only_what_writes_starts_a_producer(transport: Counting, keys: pathlib.Path, names: list[str], producers: int) -> None:
     """A producer asks for rights, IdempotentWrite before Kafka 3.0 and on no topic at all."""
-    keys = tmp_path / "keys"
-    keys.write_text(secrets.new_key())
-    keys.chmod(0o600)
     environment = Environment(ingress=ANY, console=ANY, metrics=ANY, secret_keys_file=keys)
     with anyio.fail_after(20):
         await parts.Process(environment, transport, names).run(AtOnce())
     assert transport.started == producers
+
+
+@pytest.mark.parametrize(("tokens", "status"), [((), 200), ((Token("look", Secret("0123456789abcdef")),), 401)])
+async def test_the_console_asks_for_the_tokens_of_the_environment(
+    transport: Counting, keys: pathlib.Path, tokens: tuple[Token, ...], status: int
+) -> None:
+    address = local(free_ports(1)[0])
+    stopping = Looking(f"http://{address}/")
+    with anyio.fail_after(20):
+        await parts.Process(Environment(console=address, console_tokens=tokens, secret_keys_file=keys), transport, ["console"]).run(
+            stopping
+        )
+    assert stopping.status == status
