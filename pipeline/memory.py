@@ -725,6 +725,10 @@ class MemoryCluster:
         self._broker.faults.check("committed", None)
         return self._broker.group_offsets(group)
 
+    async def members(self, group: str) -> int:
+        await asyncio.sleep(0)
+        return self._broker.members(group)
+
 
 class MemoryTransport:
     """Implements `pipeline.transport.Transport`: one process at a MemoryBroker."""

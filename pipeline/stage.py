@@ -136,6 +136,9 @@ class Observer(Protocol):
     def lag(self, stage: str, messages: dict[str, int], seconds: dict[str, float]) -> None:
         """By org: unfinished messages known to this worker, and the age of the oldest."""
 
+    def unread(self, stage: str, messages: int) -> None:
+        """How many messages of its partitions this worker has not read yet: whose they are is not known."""
+
     def lanes(self, stage: str, counts: dict[tuple[str, str], int]) -> None:
         """By (state, cause)."""
 
@@ -158,6 +161,8 @@ class SilentObserver:
     def delivered(self, seconds: float) -> None: ...
 
     def lag(self, stage: str, messages: dict[str, int], seconds: dict[str, float]) -> None: ...
+
+    def unread(self, stage: str, messages: int) -> None: ...
 
     def lanes(self, stage: str, counts: dict[tuple[str, str], int]) -> None: ...
 

@@ -3,6 +3,7 @@
 It reads a partition from the lowest cursor of the lanes that are ready, takes their messages only, and leaves every other message alone.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from typing import Protocol
@@ -73,6 +74,10 @@ class Sweep:
         self._last = -1
         self._kept: tuple[int, Sequence[Record]] | None = None
         """What was fetched and not yet looked at when a pass ended: partition and records."""
+        self.serves: int | None = None
+        """The partition that is read now; None: no lane is ready."""
+        self.moves: Counter[int] = Counter()
+        """By partition: how often reading has brought something or gone on."""
 
     async def run(self) -> None:
         """Serves ready lanes for ever."""
@@ -80,6 +85,7 @@ class Sweep:
         try:
             while True:
                 partition = self._next()
+                self.serves = None if partition is None else partition.number
                 if partition is None:
                     await self._idle()
                     continue
@@ -152,9 +158,11 @@ class Sweep:
                         return
                     # While it was fetched a lane may have gone back below this place: what it has there is for a later pass.
                     active = self._ready(partition, position)
+                began = position
                 if not fetched:
                     # Nothing came: offsets up to the reader's position are gone (compacted, or a transaction's mark).
                     position = max(position, min(self._reader.position(self._topic, partition.number), ledger.main))
+                self.moves[partition.number] += bool(fetched) or position > began
                 looked_at, position = self._look(partition, fetched, active, position)
                 fetched = fetched[looked_at:]
             for lag in active.values():

@@ -101,6 +101,9 @@ class Cluster(Protocol):
     async def committed(self, group: str) -> Mapping[tuple[str, int], Commit]:
         """What a group (logical name) has committed, by (topic, partition)."""
 
+    async def members(self, group: str) -> int:
+        """How many members a group has; one that died is a member until its session ends."""
+
 
 class Transport(Protocol):
     """Makes the parts. One for the process."""

@@ -1,7 +1,31 @@
-"""Whether live reading still brings what the log has. Pure; asks nobody and ends nothing itself.
+"""Whether reading still brings what the log has, of each partition: live reading, and the sweep. Pure; asks nobody and ends nothing itself.
 
-A consumer can stop receiving and say nothing of it, while heartbeats, commits and `/healthz` go on.
+A consumer can stop receiving, from one partition or from all, and say nothing of it, while heartbeats, commits and `/healthz` go on.
 """
+
+from collections.abc import Mapping
+from typing import Final, Literal, NamedTuple
+
+
+class Place(NamedTuple):
+    """One reader in one partition."""
+
+    reader: Literal["live", "sweep"]
+    partition: int
+
+
+class Sight(NamedTuple):
+    """How it stands there."""
+
+    position: int
+    """Another one whenever something was brought."""
+    behind: int
+    """How much there is to bring; 0: it has no reason to move."""
+    rests: bool = False
+    """It does not read now, on purpose: this time does not count."""
+
+
+_READERS: Final = {"live": ("live reading", "messages to read"), "sweep": ("the sweep", "lanes to serve")}
 
 
 class Watchdog:
@@ -9,33 +33,48 @@ class Watchdog:
 
     def __init__(self, stuck_seconds: float, now: float) -> None:
         self._stuck_seconds = stuck_seconds
-        self._moved_at = now
-        self._answered_at = now
-        self._behind = 0
+        self._answered_at = self._seen_at = now
+        self._sights: Mapping[Place, Sight] = {}
+        self._quiet: dict[Place, float] = {}
+        """For how long each place has brought nothing, though it should have."""
+        self.moved: frozenset[Place] = frozenset()
+        """Where something was brought of late, or nothing is left to bring."""
 
-    def moved(self, now: float) -> None:
-        """Live reading brought something, or had no reason to: memory is full, a partition is new or pauses."""
-        self._moved_at = now
-
-    def answered(self, behind: int, now: float) -> None:
-        """The log was asked, apart from live reading, by how many offsets it is ahead of it."""
-        self._answered_at, self._behind = now, behind
-        if not behind:
-            self._moved_at = now
+    def answered(self, sights: Mapping[Place, Sight], now: float) -> None:
+        """The log was asked, apart from these readers. A place that is not named is watched no more."""
+        passed, last = now - self._seen_at, self._sights
+        quiet: dict[Place, float] = {}
+        for place, sight in sights.items():
+            before = last.get(place, sight)
+            starts = place not in last or before.position != sight.position or not before.behind or not sight.behind
+            quiet[place] = 0.0 if starts else self._quiet[place] + (0.0 if before.rests or sight.rests else passed)
+        self.moved = frozenset(
+            place for place, sight in sights.items() if not sight.behind or last.get(place, sight).position != sight.position
+        )
+        self._sights, self._quiet = dict(sights), quiet
+        self._answered_at = self._seen_at = now
 
     def unanswered(self, now: float) -> None:
         """The log did not answer: nobody could have read, and a start anew would be of no use."""
-        self._moved_at = now
+        self._seen_at, self._quiet = now, dict.fromkeys(self._quiet, 0.0)
+
+    def stalled(self) -> dict[Place, str]:
+        """Where nothing came for longer than the bound, with a sentence for each; the longest first."""
+        places = sorted(
+            (place for place, quiet in self._quiet.items() if quiet > self._stuck_seconds), key=lambda place: -self._quiet[place]
+        )
+        return {place: self._told(place) for place in places}
 
     def trouble(self, now: float) -> str:
         """For /readyz; empty: none."""
         if now - self._answered_at > self._stuck_seconds:
             return f"the log has not answered for {now - self._answered_at:.0f} s"
-        quiet = now - self._moved_at
-        if self._behind and quiet > self._stuck_seconds:
-            return f"live reading has brought nothing for {quiet:.0f} s, with {self._behind} messages to read"
-        return ""
+        return next(iter(self.stalled().values()), "")
 
-    def is_stuck(self, now: float) -> bool:
+    def is_stuck(self) -> bool:
         """Whether only a start anew helps: nothing for twice the bound, though the log answers."""
-        return bool(self._behind) and now - self._moved_at > 2 * self._stuck_seconds
+        return max(self._quiet.values(), default=0.0) > 2 * self._stuck_seconds
+
+    def _told(self, place: Place) -> str:
+        reader, left = _READERS[place.reader]
+        return f"{reader} has brought nothing from partition {place.partition} for {self._quiet[place]:.0f} s, with {self._sights[place].behind} {left}"

@@ -29,13 +29,15 @@ from pipeline.stage import Observer, Stage
 from pipeline.sweep import Sweep, Swept
 from pipeline.tables import Tables, readable
 from pipeline.transport import Transport
-from pipeline.watchdog import Watchdog
+from pipeline.watchdog import Place, Sight, Watchdog
 from schemas.messages import Cause
 from schemas.tables import GroupRow, LaneRow, RecoveryRow
 
 log = structlog.get_logger()
 
 LANES = "lanes"
+PARTITION = "partition"
+"""In the table `lanes`: what is told of a whole partition."""
 REST = "org:*"
 """Stands in the table `lanes` for all the lanes for which a partition has no row of their own."""
 _FETCH_SECONDS = 0.2
@@ -43,6 +45,9 @@ _PAUSE_AFTER_ERROR_SECONDS = 1.0
 _LANE_ROWS_SECONDS = 2.0
 _GROUP_ROWS_SECONDS = 10.0
 _RESTING_TOLD_SECONDS = 3.0
+_WATCH_SECONDS = 5.0
+_TOLD_STATES = {"restored": "waiting", RESCUE: "blocked"}
+"""States that are the engine's own, as they are told."""
 _encoder = msgspec.json.Encoder()
 
 
@@ -101,6 +106,8 @@ class Worker:
         self._stop = asyncio.Event()
         self._last_live = 0.0
         self._watchdog: Watchdog | None = None
+        self._reading_rests = False
+        """Live reading waits on purpose, or others had the turn."""
         self._commit_lock = anyio.Lock()
 
     # -- life ---------------------------------------------------------------------------------------
@@ -127,7 +134,7 @@ class Worker:
                 tasks.start_soon(self._read_live)
                 tasks.start_soon(self._replays.run)
                 tasks.start_soon(self._commit_on)
-                tasks.start_soon(self._watch)
+                tasks.start_soon(self._watch, sweep)
                 task_status.started()
                 await self._stop.wait()
                 tasks.cancel_scope.cancel()
@@ -392,19 +399,16 @@ class Worker:
             self._partitions[number] = partition
             self._taken.pop(number, None)
             self._group.seek(number, partition.ledger.main)
-            self._moved()
             self._replays.changed.set()
-
-    def _moved(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.moved(asyncio.get_running_loop().time())
 
     # -- reading ------------------------------------------------------------------------------------
 
     async def _read_live(self) -> None:
         dispatcher = self._dispatcher
         loop = asyncio.get_running_loop()
+        crowded = False
         while True:
+            self._reading_rests = True
             if dispatcher.full:
                 await self._until_room()
                 continue
@@ -415,6 +419,8 @@ class Worker:
                     if not partition.stashed:
                         self._group.resume([partition.number])
             await dispatcher.worked_off()
+            # Where some partitions filled the last fetch, the others' silence says nothing yet.
+            self._reading_rests, crowded = crowded, False
             try:
                 fetched = await self._group.fetch(_FETCH_SECONDS, self.stage.limits.fetch_messages)
             except OffsetOutOfRange as error:
@@ -432,25 +438,23 @@ class Worker:
                 log.warning("the log can't be read now", stage=self.stage.name, error=str(error))
                 await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
                 continue
+            crowded = sum(map(len, fetched.values())) >= self.stage.limits.fetch_messages
             for partition in self._partitions.values():
                 partition.live_turn |= not partition.hand_over and not partition.stashed
             for number, records in fetched.items():
                 reading = self._partitions.get(number)
                 if reading is not None and records:
                     self._last_live = loop.time()
-                    self._moved()
                     self._admit(reading, records)
             await anyio.lowlevel.checkpoint()
 
-    async def _watch(self) -> None:
-        """Compares live reading with the log, asked by other connections. Raises Stuck."""
+    async def _watch(self, sweep: Sweep) -> None:
+        """Compares reading with the log, asked by other connections, partition by partition. Raises Stuck."""
         loop = asyncio.get_running_loop()
         seconds = self.stage.limits.stuck_seconds
         watchdog = self._watchdog = Watchdog(seconds, loop.time())
         while True:
-            await anyio.sleep(seconds / 4)
-            if self._dispatcher.full or any(partition.hand_over or partition.stashed for partition in self._partitions.values()):
-                watchdog.moved(loop.time())
+            await anyio.sleep(min(_WATCH_SECONDS, seconds / 8))
             try:
                 bounds = await self._transport.cluster.offsets(self.stage.reads)
             except NotAllowed:
@@ -459,10 +463,48 @@ class Worker:
                 log.warning("the log can't be asked now", stage=self.stage.name, error=str(error))
                 watchdog.unanswered(loop.time())
                 continue
-            held = [partition for partition in self._partitions.values() if not partition.closing and partition.number in bounds]
-            watchdog.answered(sum(max(0, bounds[partition.number][1] - partition.ledger.main) for partition in held), loop.time())
-            if watchdog.is_stuck(loop.time()):
+            sights = self._sights({number: end for number, (_, end) in bounds.items()}, sweep)
+            watchdog.answered(sights, loop.time())
+            self._observer.unread(self.stage.name, sum(sight.behind for place, sight in sights.items() if place.reader == "live"))
+            with anyio.move_on_after(seconds / 4):
+                await self._tell_stalled(watchdog)
+            if watchdog.is_stuck():
                 raise Stuck(f"{self.stage.name}: {watchdog.trouble(loop.time())}: this process ends, to be started again")
+
+    def _sights(self, ends: Mapping[int, int], sweep: Sweep) -> dict[Place, Sight]:
+        """Where live reading and the sweep stand in each partition that is worked on, and what they have to do there."""
+        sights: dict[Place, Sight] = {}
+        for number, partition in self._partitions.items():
+            if partition.closing or number not in ends:
+                continue
+            main = partition.ledger.main
+            rests = self._reading_rests or partition.hand_over or bool(partition.stashed)
+            sights[Place("live", number)] = Sight(main, max(0, ends[number] - main), rests)
+            lagging = sum(not lag.following for ledger in _ledgers([partition]) for lag in ledger.lagging.values())
+            sights[Place("sweep", number)] = Sight(sweep.moves[number], lagging, sweep.serves != number)
+        return sights
+
+    async def _tell_stalled(self, watchdog: Watchdog) -> None:
+        """Rows of the table `lanes` where reading has stalled, for `turnout lag`; each is taken away once it goes on, here or at a later owner's."""
+        rows: dict[str, bytes | None] = {}
+        table = self._tables[LANES]
+        for place, trouble in watchdog.stalled().items():
+            key = self._row(place.partition, place.reader)
+            if table.get(key) is None:
+                now_ms = int(self._clock() * 1000)
+                row = LaneRow(
+                    lane=PARTITION, state="blocked", since=now_ms, oldest_at=0, held=True, cause=f"no_progress: {trouble}",
+                    mend="the worker ends and is started again by itself; where that does not help, look at the broker that leads the partition",
+                )  # fmt: skip
+                rows[key] = _encoder.encode(row)
+        moved = (self._row(place.partition, place.reader) for place in watchdog.moved)
+        rows.update({key: None for key in moved if table.get(key) is not None})
+        try:
+            await self._write_rows(rows)
+        except NotAllowed:
+            raise
+        except TransportError as error:
+            log.warning("where reading has stalled can't be told now", stage=self.stage.name, error=str(error))
 
     async def _until_room(self) -> None:
         """Memory is full: nothing is read. A member that does not poll for long is thrown out, so now and then it polls, paused."""
@@ -735,9 +777,8 @@ class Worker:
         next_try = 0
         if blocked is not None:
             next_try = int((self._clock() + blocked.next_try - asyncio.get_running_loop().time()) * 1000)
-        state = {"restored": "waiting", RESCUE: "blocked"}.get(lag.state, lag.state)
         return LaneRow(
-            lane=lag.name, state=state, since=lag.since_ms, oldest_at=oldest_ms, waiting=waiting, at_least=lag.at_least,
+            lane=lag.name, state=_TOLD_STATES.get(lag.state, lag.state), since=lag.since_ms, oldest_at=oldest_ms, waiting=waiting, at_least=lag.at_least,
             cause=lag.cause, next_try_at=next_try // 1000 * 1000, mend=lag.mend,
         )  # fmt: skip
 
@@ -755,7 +796,7 @@ class Worker:
                 messages[org] += lag.passed
                 if lag.passed:
                     oldest[org].append(oldest_ms)
-                lanes[lag.state, lag.cause.split(":", 1)[0]] += 1
+                lanes[_TOLD_STATES.get(lag.state, lag.state), lag.cause.split(":", 1)[0]] += 1
         now = self._clock()
         self._observer.lag(self.stage.name, dict(messages), {org: max(0.0, now - min(times) / 1000) for org, times in oldest.items()})
         self._observer.lanes(self.stage.name, dict(lanes))

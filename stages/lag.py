@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import anyio
+import msgspec
 
 from pipeline.errors import MetadataError, TransportError
 from pipeline.metadata import Progress, decode
 from pipeline.records import Commit, Record
 from pipeline.tables import Tables, readable
 from pipeline.transport import Reader, Transport
-from pipeline.worker import LANES, REST
+from pipeline.worker import LANES, PARTITION, REST
 from schemas.tables import GroupRow, LaneRow
 
 Json = dict[str, Any]
@@ -93,6 +94,7 @@ async def _stage(
     groups: Mapping[tuple[str, int], GroupRow],
 ) -> tuple[Json, list[Json]]:
     committed = await transport.cluster.committed(stage)
+    is_worked_on = await transport.cluster.members(stage) > 0
     offsets = await transport.cluster.offsets(topic)
     places = {
         partition: start if (commit := committed.get((topic, partition))) is None else max(commit.offset, start)
@@ -105,7 +107,9 @@ async def _stage(
     for partition, (_, end) in sorted(offsets.items()):
         commit = committed.get((topic, partition))
         behind = max(0, end - places[partition])
-        number, waiting = _partition(stage, partition, end, behind, first_ms.get(partition, 0), commit, rows.get((stage, partition), ()))
+        number, waiting = _partition(
+            stage, partition, end, behind, first_ms.get(partition, 0), commit, rows.get((stage, partition), ()), is_worked_on=is_worked_on
+        )  # fmt: skip
         group = groups.get((stage, partition))
         if group is not None and group.repeats:
             number["repeats_after_restart"] = group.repeats
@@ -120,7 +124,7 @@ async def _stage(
 
 
 def _partition(
-    stage: str, partition: int, end: int, behind: int, first_ms: int, commit: Commit | None, rows: Sequence[LaneRow]
+    stage: str, partition: int, end: int, behind: int, first_ms: int, commit: Commit | None, rows: Sequence[LaneRow], *, is_worked_on: bool
 ) -> tuple[Json, list[Json]]:
     """One partition of one stage: `behind` messages at or above the committed offset, the first of them from `first_ms`."""
     progress, problem = _progress(commit)
@@ -129,19 +133,27 @@ def _partition(
     told = [row for row in rows if row.state != "replay" and not row.held] if cursors else []
     # What rests in memory stands at or above the committed offset, and what is replayed was finished once: neither counts again.
     beside = [row for row in rows if row.state == "replay" or (row.held and behind + len(cursors))]
+    if not is_worked_on:
+        # What stalled somebody's reading is over with him.
+        beside = [row for row in beside if row.lane != PARTITION]
     # A cursor without a row is of one message at least; where a row stands for many lanes, it has counted them.
     untold = 0 if any(row.lane == REST for row in told) else max(0, len(cursors) - len(told))
     unfinished = behind + sum(row.waiting for row in told) + untold
     oldest_ms = min((at for at in (first_ms, *(cursor.oldest_ms for cursor in cursors)) if at), default=0)
-    lanes = [_lane(stage, partition, row) for row in (*told, *beside)]
-    if problem:
-        lanes.append(
-            _lane(
-                stage,
-                partition,
-                LaneRow(lane="partition", state="blocked", since=0, oldest_at=oldest_ms, waiting=unfinished, cause=problem),
-            )
+    # Where reading stalled, the log itself says how much waits.
+    stalled = {"waiting": unfinished, "oldest_at": oldest_ms}
+    lanes = [_lane(stage, partition, msgspec.structs.replace(row, **stalled) if row.lane == PARTITION else row) for row in (*told, *beside)]
+    problems = [(problem, "")] if problem else []
+    if unfinished and not is_worked_on:
+        problems.append(("no_worker: Nobody works on this stage.", f"start one: `turnout run {stage}`"))
+    lanes += [
+        _lane(
+            stage,
+            partition,
+            LaneRow(lane=PARTITION, state="blocked", since=0, oldest_at=oldest_ms, waiting=unfinished, cause=cause, mend=mend),
         )
+        for cause, mend in problems
+    ]
     return {
         "partition": partition,
         "end_offset": end,

@@ -44,6 +44,9 @@ class Metrics:
         self._lag_seconds = _Snapshot(
             Gauge("turnout_lag_seconds", "Age of the oldest unfinished message.", ["stage", "org"], registry=registry)
         )
+        self._unread = Gauge(
+            "turnout_unread_messages", "Messages of this worker's partitions that it has not read yet.", ["stage"], registry=registry
+        )
         self._lanes = _Snapshot(Gauge("turnout_lanes", "Lanes that lag or wait.", ["stage", "state", "cause"], registry=registry))
         self._calls = Counter("turnout_salesforce_calls", "Calls to Salesforce.", ["org", "resource", "outcome"], registry=registry)
         self._calls_left = Gauge("turnout_salesforce_calls_left", "Daily calls that the org has left.", ["org"], registry=registry)
@@ -75,6 +78,10 @@ class Metrics:
         """By org. What is not named any more is no longer told."""
         self._lag_messages.show(stage, {(org,): number for org, number in messages.items()})
         self._lag_seconds.show(stage, {(org,): age for org, age in seconds.items()})
+
+    def unread(self, stage: str, messages: int) -> None:
+        """What lag by org can't hold: whose they are is known once they are read."""
+        self._unread.labels(stage).set(messages)
 
     def lanes(self, stage: str, counts: Mapping[tuple[str, str], int]) -> None:
         """By (state, cause)."""

@@ -70,6 +70,10 @@ class KafkaCluster:
         found = await self.committed_offsets(group, None)
         return {(self._settings.logical(tp.topic), tp.partition): commit for tp, commit in found.items() if commit is not None}
 
+    async def members(self, group: str) -> int:
+        name = self._settings.group(group)
+        return await self._answered(lambda: self._count_members(name), f"members of {name}")
+
     async def committed_offsets(self, group: str, partitions: Iterable[TopicPartition] | None) -> dict[TopicPartition, Commit | None]:
         """What the group has committed, with metadata; with `partitions` an entry for each of them.
 
@@ -112,6 +116,13 @@ class KafkaCluster:
             elif error is not errors.UnknownTopicOrPartitionError:
                 raise error(topic["topic"])
         return found
+
+    async def _count_members(self, group: str) -> int:
+        (response,) = await self._admin.describe_consumer_groups([group])
+        ((error_code, _, _, _, _, members, *_),) = response.groups
+        if error_code:
+            raise errors.for_code(error_code)(group)
+        return len(members)
 
     async def _fetch_committed(self, group: str, wanted: frozenset[TopicPartition] | None) -> dict[TopicPartition, Commit | None]:
         coordinator = await self._admin.find_coordinator(group)

@@ -105,6 +105,11 @@ class Heard(SilentObserver):
         """How many partitions each assignment brought."""
         self.commits = 0
         self.blocked: dict[tuple[str, str], int] = {}
+        self.not_read = -1
+        """Messages that are not read yet; -1: not told."""
+
+    def unread(self, stage: str, messages: int) -> None:
+        self.not_read = messages
 
     def incident(self, stage: str, kind: str, count: int) -> None:
         self.incidents[kind] += count

@@ -14,6 +14,10 @@ class Seam:
     def __init__(self) -> None:
         self.deaf = False
         """Live reading brings nothing more, and does not fail either."""
+        self.deaf_partitions: set[int] = set()
+        """Live reading brings nothing more from these."""
+        self.deaf_sweep = False
+        """Whoever reads the stage's topic without the group hears nothing more."""
         self.failing_committed = 0
         """So many questions for what is committed fail."""
         self.failed_committed = 0
@@ -35,6 +39,7 @@ class Seam:
 class _Transport:
     def __init__(self, seam: Seam, inner: Transport) -> None:
         self._seam, self._inner = seam, inner
+        self._topic = ""
 
     @property
     def cluster(self) -> Cluster:
@@ -47,12 +52,13 @@ class _Transport:
         await self._inner.stop()
 
     def group_reader(self, topic: str, group: str, listener: Rebalanced) -> GroupReader:
+        self._topic = topic
         reader = _Reader(self._seam, self._inner.group_reader(topic, group, listener))
         self._seam._readers.append(reader)
         return reader
 
     def reader(self, max_bytes: int = 8 * 1024 * 1024) -> Reader:
-        return self._inner.reader(max_bytes)
+        return _Groupless(self._seam, self._inner.reader(max_bytes), self._topic)
 
     def writer(self) -> Writer:
         return self._inner.writer()
@@ -67,7 +73,9 @@ class _Reader:
 
     async def fetch(self, timeout_seconds: float, max_records: int) -> Mapping[int, Sequence[Record]]:
         fetched = await self._inner.fetch(timeout_seconds, max_records)
-        return {} if self._seam.deaf else fetched
+        if self._seam.deaf:
+            return {}
+        return {number: records for number, records in fetched.items() if number not in self._seam.deaf_partitions}
 
     async def commit(self, commits: Mapping[int, Commit]) -> None:
         self._seam.commits_begun += 1
@@ -81,3 +89,20 @@ class _Reader:
             self._seam.failed_committed += 1
             raise TransportError("the coordinator is not available")
         return await self._inner.committed(partitions)
+
+
+class _Groupless:
+    def __init__(self, seam: Seam, inner: Reader, topic: str) -> None:
+        self._seam, self._inner, self._topic = seam, inner, topic
+        self._reads_stage = False
+        self.start, self.stop, self.position = inner.start, inner.stop, inner.position
+
+    def assign(self, positions: Mapping[tuple[str, int], int]) -> None:
+        self._reads_stage = any(topic == self._topic for topic, _ in positions)
+        self._inner.assign(positions)
+
+    async def fetch(self, timeout_seconds: float, max_records: int) -> Sequence[Record]:
+        if self._seam.deaf_sweep and self._reads_stage:
+            await asyncio.sleep(timeout_seconds)
+            return ()
+        return await self._inner.fetch(timeout_seconds, max_records)

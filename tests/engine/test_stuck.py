@@ -1,13 +1,18 @@
 """Work that does not go on: what `/readyz` says, and when the process ends by itself. F37, F39 and rule 3's deadlines, over a real broker."""
 
 import asyncio
+import contextlib
 import dataclasses
+import itertools
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from pipeline.errors import Stuck
+from stages import lag
 from tests.engine.desk import Desk
-from tests.engine.place import FAST, Place, Running, told, until
+from tests.engine.place import FAST, STAGE, Place, Running, told, until
 from tests.engine.seam import Seam
 
 WATCHED = dataclasses.replace(FAST, stuck_seconds=3.0)
@@ -25,6 +30,36 @@ async def says(running: Running, words: str) -> str:
 
     await until(heard)
     return reason
+
+
+@contextlib.asynccontextmanager
+async def flowing(place: Place, partition: int) -> AsyncIterator[None]:
+    """Meanwhile messages come in one partition, one after the other."""
+
+    async def send() -> None:
+        for n in itertools.count(1000):
+            await place.send([told(n, org="other", partition=partition)])
+            await asyncio.sleep(0.05)
+
+    sending = asyncio.create_task(send())
+    try:
+        yield
+    finally:
+        sending.cancel()
+        await asyncio.wait({sending})
+
+
+async def lag_says(place: Place, cause: str) -> dict[str, Any]:
+    """The lane of this cause, once `turnout lag` tells of one."""
+    found: list[dict[str, Any]] = []
+
+    async def is_told() -> bool:
+        document = await lag.lag(place.transport, {STAGE: "in"})
+        found[:] = [lane for lane in document["lanes"] if lane["cause"].startswith(f"{cause}: ")]
+        return bool(found)
+
+    await until(is_told)
+    return found[0]
 
 
 async def test_f37_a_worker_whose_reading_stopped_says_so_and_then_ends_with_one_clear_line(place: Place) -> None:
@@ -59,6 +94,90 @@ async def test_f37_a_worker_that_hears_again_in_time_is_ready_again(place: Place
         seam.back(0, 10)
         await place.out(20)
         await until(lambda: running.ready)
+
+
+@pytest.mark.parametrize("partitions", [2])
+async def test_f37_one_partition_that_brings_nothing_is_noticed_while_another_flows(place: Place) -> None:
+    """`/readyz` and the lag name it, the process ends for it alone, and nothing is lost."""
+    seam = Seam()
+    running = await place.begin(Desk(), WATCHED, around=seam.around)
+    await place.send(told(n, partition=n % 2) for n in range(10))
+    await place.out(10)
+    seam.deaf_partitions.add(1)
+    await place.send(told(n, partition=1) for n in range(10, 20))
+    async with flowing(place, partition=0):
+        reason = await says(running, "live reading has brought nothing")
+        assert "from partition 1 " in reason
+        assert "10 messages" in reason
+        lane = await lag_says(place, "no_progress")
+        assert (lane["partition"], lane["lane"], lane["state"], lane["waiting"]) == (1, "partition", "blocked", 10)
+        assert lane["oldest_at"] is not None
+        assert "the broker that leads the partition" in lane["mend"]
+        with pytest.raises(ExceptionGroup) as caught:
+            await running.task
+        (inner,) = _flat(caught.value)
+        assert isinstance(inner, Stuck)
+        assert "partition 1 " in str(inner)
+    async with place.worker(Desk(), WATCHED) as another:
+        await until(lambda: set(range(20)) <= set(place.numbers()))
+        await until(lambda: place.lane_rows(another) == {})
+
+
+async def test_f37_a_stage_that_nobody_works_on_is_told_as_such(place: Place) -> None:
+    await place.send(told(n) for n in range(3))
+    lane = await lag_says(place, "no_worker")
+    assert (lane["partition"], lane["lane"], lane["state"], lane["waiting"]) == (0, "partition", "blocked", 3)
+    assert lane["mend"] == "start one: `turnout run work`"
+    async with place.worker(Desk()):
+        await place.out(3)
+        assert (await lag.lag(place.transport, {STAGE: "in"}))["lanes"] == []
+
+
+async def test_f37_a_sweep_that_brings_nothing_is_noticed_while_live_reading_flows(place: Place) -> None:
+    seam, desk = Seam(), Desk()
+    desk.down.add("down")
+    seam.deaf_sweep = True
+    running = await place.begin(desk, WATCHED, around=seam.around)
+    await place.send(told(n, org="down") for n in range(10))
+    await until(lambda: "org:down" in place.lane_rows(running))
+    desk.down.clear()
+    async with flowing(place, partition=0):
+        assert "from partition 0 " in await says(running, "the sweep has brought nothing")
+        assert (await lag_says(place, "no_progress"))["lane"] == "partition"
+        with pytest.raises(ExceptionGroup) as caught:
+            await running.task
+        (inner,) = _flat(caught.value)
+        assert isinstance(inner, Stuck)
+        assert "the sweep" in str(inner)
+    async with place.worker(Desk(), WATCHED) as another:
+        await until(lambda: set(range(10)) <= set(place.numbers()))
+        await until(lambda: place.lane_rows(another) == {})
+
+
+async def test_a_lane_that_waits_for_its_org_is_no_stalled_sweep(place: Place) -> None:
+    """Probed all the time, and nothing of it moves: that is the org's doing."""
+    desk = Desk()
+    desk.down.add("down")
+    async with place.worker(desk, dataclasses.replace(FAST, stuck_seconds=1.0)) as running:
+        await place.send(told(n, org="down") for n in range(10))
+        await until(lambda: "org:down" in place.lane_rows(running))
+        for _ in range(40):
+            assert "brought nothing" not in running.worker.health().reason
+            await asyncio.sleep(0.1)
+        assert not running.task.done()
+
+
+async def test_what_is_not_read_is_told_apart_from_what_is_held(place: Place) -> None:
+    seam = Seam()
+    async with place.worker(Desk(), WATCHED, around=seam.around) as running:
+        await place.send(told(n) for n in range(10))
+        await place.out(10)
+        await until(lambda: running.heard.not_read == 0)
+        seam.deaf = True
+        await place.send(told(n) for n in range(10, 17))
+        await until(lambda: running.heard.not_read == 7)
+        seam.back(0, 10)
+        await until(lambda: running.heard.not_read == 0)
 
 
 async def test_a_worker_with_nothing_to_read_stays_ready(place: Place) -> None:
