@@ -211,9 +211,9 @@ class Place:
 
         await until(gone)
 
-    async def delete_records(self, before: int, partition: int = 0) -> None:
+    async def delete_records(self, before: int, partition: int = 0, topic: str = "in") -> None:
         """Moves the log's start, as the retention does."""
-        await self.transport.cluster.admin.delete_records({TopicPartition(self.settings.topic("in"), partition): RecordsToDelete(before)})
+        await self.transport.cluster.admin.delete_records({TopicPartition(self.settings.topic(topic), partition): RecordsToDelete(before)})
 
     # -- the group, from outside ----------------------------------------------------------------------
 
@@ -307,11 +307,12 @@ class Place:
         *,
         kafka: KafkaSettings | None = None,
         around: Callable[[Transport], Transport] | None = None,
+        more_tables: Sequence[str] = (),
     ) -> Running:
         transport = KafkaTransport(kafka or self.settings)
         await transport.start()
         seam: Transport = transport if around is None else around(transport)
-        tables, heard = Tables(seam, TABLES), Heard()
+        tables, heard = Tables(seam, (*TABLES, *more_tables)), Heard()
         worker = Worker(stage(step, limits), seam, tables, heard, random=random.random)
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

@@ -6,10 +6,10 @@ from pipeline.lanes import key_lane, org_lane, session_lane, workspace_lane
 from tests.simulation.world import Letter, Plan, Window
 
 ORGS = [f"o{number}" for number in range(12)]
-PEOPLE = [f"p{number}@example.com" for number in range(25)]
+PEOPLE = [f"p{number}@example.com" for number in range(100)]
 
 
-def letters(draw: random.Random, count: int, seconds: float, *, bursts: bool) -> list[Letter]:
+def letters(draw: random.Random, count: int, seconds: float, *, bursts: bool, people: int) -> list[Letter]:
     """Registrations and session messages over `seconds`; with `bursts` a tenth of the orgs sends half of all within one second."""
     drawn: list[Letter] = []
     for _ in range(count):
@@ -22,7 +22,7 @@ def letters(draw: random.Random, count: int, seconds: float, *, bursts: bool) ->
         if draw.random() < 0.06:
             drawn.append(Letter(at, "", org, workspace, session, f"session:{org}{session}", urgent=True))
         else:
-            drawn.append(Letter(at, "", org, workspace, session, draw.choice(PEOPLE)))
+            drawn.append(Letter(at, "", org, workspace, session, draw.choice(PEOPLE[:people])))
     # The session's row comes at last, whoever waits for it.
     drawn += [
         Letter(seconds, "", org, workspace, f"{workspace}s{number}", f"session:{org}{workspace}s{number}", urgent=True)
@@ -36,10 +36,10 @@ def letters(draw: random.Random, count: int, seconds: float, *, bursts: bool) ->
     ]
 
 
-def troubled(seed: int, *, count: int = 900, seconds: float = 40.0, bursts: bool = True) -> Plan:
+def troubled(seed: int, *, count: int = 900, seconds: float = 40.0, bursts: bool = True, people: int = 25) -> Plan:
     """Lanes of each width fail for a while, orgs are slow, messages stumble or are poison, rows are waited for."""
     draw = random.Random(f"{seed} plan")
-    plan = Plan(seed, draw.choice([1, 2, 4, 6]), letters(draw, count, seconds, bursts=bursts))
+    plan = Plan(seed, draw.choice([1, 2, 4, 6]), letters(draw, count, seconds, bursts=bursts, people=people))
     names = [(letter, order) for letter in plan.letters for order in range(4)]
     for letter, width in draw.sample(names, 40):
         lane = (

@@ -91,6 +91,12 @@ def test_through_blocks_bursts_crashes_and_rebalances_order_holds_nothing_is_los
     simulate(plans.troubled(seed), disturbed=True)
 
 
+def test_the_same_holds_of_more_than_a_thousand_lanes() -> None:
+    """Counted are the narrowest alone: one for each person and session."""
+    world = simulate(plans.troubled(1, count=1_500, people=len(plans.PEOPLE)), disturbed=True)
+    assert len(world.order) > 1_000
+
+
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + SEEDS, 3))
 def test_without_crashes_each_message_takes_effect_once(seed: int) -> None:
     world = simulate(plans.troubled(seed), disturbed=False)
