@@ -195,7 +195,7 @@ class DeadLetter(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The untouched bytes (base64 in JSON)."""
 
 
-_KNOWN = frozenset(name for shape in (Registration, Session, Company) for name in shape.__struct_fields__)
+_KNOWN = frozenset(name for shape in (Received, Registration, Session, Company) for name in shape.__struct_fields__)
 
 
 def carry_unknown(before: bytes, after: bytes) -> bytes:

@@ -427,7 +427,7 @@ def _out(message: Message, topic: str, key: str, kind: str, subject: Registratio
         event=subject.event,
         happened_at=subject.happened_at,
         received_at=subject.received_at,
-        schema=SCHEMA,
+        schema=max(SCHEMA, message.schema),
         replay=message.replay,
     )
     return Out(topic, msgspec.json.encode(subject), None if key == message.key else key, headers)

@@ -1,15 +1,19 @@
 """Rules 13 to 16: refusals stay with their record, an org's trouble stays its own, and what is right does not change."""
 
 import base64
+import json
 import time
 
+from aiokafka import AIOKafkaProducer
+
+from schemas.messages import Registration, Session
 from tests.flow import trouble
 from tests.flow.conftest import Open
 from tests.flow.livestorm import new_id
 from tests.flow.place import Place
 from tests.flow.processes import done
 from tests.flow.salesforce import Org, changes
-from tests.flow.watching import eventually, record_at, send_again
+from tests.flow.watching import Heard, eventually, listening, record_at, send_again
 
 
 async def test_rule_13_one_refused_record_leaves_its_batch_mates_alone(place: Place) -> None:
@@ -206,3 +210,50 @@ async def test_rule_16_every_outcome_names_the_record_of_that_very_person(place:
         assert owners[named[object]] == (object, one["email"])
         assert members[named["CampaignMember"]] == named[object]
     assert len(await place.org.records("Lead")) == 10 + 30
+
+
+async def test_what_a_later_version_adds_to_a_message_passes_every_stage_and_its_neighbours_stay_as_they_are(place: Place) -> None:
+    """Old and new workers run side by side during an upgrade, and on the way back."""
+    added = {"consent": {"given": True, "texts": ["t1"]}, "score": 7}
+    async with listening(place.house.bootstrap, place.house.prefix, ("received", "normalized", "matched", "resolved")) as told:
+        session = await place.session()
+        await place.registered(session, "old@harbour.example")
+        await place.synced()
+        await place.followed(session)
+
+        async def both_kinds() -> list[Heard]:
+            found = [one for one in told.of("received", place.workspace) if one.headers["kind"] in ("session", "registration")]
+            assert {one.headers["kind"] for one in found} == {"session", "registration"}
+            return found
+
+        async with AIOKafkaProducer(bootstrap_servers=place.house.bootstrap) as producer:
+            for one in await eventually(both_kinds):
+                value = {**json.loads(one.raw.replace(b"old@harbour", b"new@harbour")), **added, "id": f"later-{one.value['id']}"}
+                head = {**one.headers, "id": value["id"], "schema": "2"}
+                await producer.send_and_wait(
+                    f"{place.house.prefix}.received", json.dumps(value).encode(), key=one.key.replace("old@", "new@").encode(),
+                    headers=[(name, text.encode()) for name, text in head.items()],
+                )  # fmt: skip
+        place.told += 1
+        await place.synced()
+        await place.followed(session, count=2)
+        known = {
+            "registration": {"kind", *Registration.__struct_fields__},
+            "session": {"kind", *Session.__struct_fields__},
+        }
+
+        async def passed(topic: str, kind: str) -> None:
+            """The topic has messages of this kind of both versions, each with what its own version has."""
+            found = [one for one in told.of(topic, place.workspace) if one.headers["kind"] == kind]
+            unknown = [(one.headers["schema"], {name: one.value[name] for name in one.value.keys() - known[kind]}) for one in found]
+            assert ("1", {}) in unknown
+            assert ("2", added) in unknown
+            assert all(each in (("1", {}), ("2", added)) for each in unknown), unknown
+
+        for topic in ("normalized", "matched", "resolved"):
+            await eventually(lambda topic=topic: passed(topic, "registration"))  # type: ignore[misc]
+        for topic in ("normalized", "matched"):
+            await eventually(lambda topic=topic: passed(topic, "session"))  # type: ignore[misc]
+    campaign = await place.org.campaign(session.id)
+    for email in ("old@harbour.example", "new@harbour.example"):
+        await place.org.member(campaign["Id"], await place.org.one("Lead", email))
