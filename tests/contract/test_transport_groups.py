@@ -160,6 +160,16 @@ async def test_how_a_commit_ends_that_nobody_waits_for_any_more_is_not_logged_as
     assert unheard == []
 
 
+async def test_a_group_tells_how_many_members_it_has(log: logs.Log, transport: Transport) -> None:
+    await filled(log, transport, 3, 1)
+    assert await transport.cluster.members("stage") == 0
+    async with logs.member(transport, "received") as one:
+        await one.has(3)
+        assert await transport.cluster.members("stage") == 1
+        assert await transport.cluster.members("another") == 0
+    assert await transport.cluster.members("stage") == 0
+
+
 async def test_metadata_comes_back_as_it_was_committed(log: logs.Log, transport: Transport) -> None:
     await filled(log, transport, 3, 1)
     async with logs.member(transport, "received") as one:

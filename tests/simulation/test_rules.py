@@ -512,6 +512,8 @@ def test_the_retention_guard_warns_at_half_and_rescues_at_four_fifths() -> None:
         limits = Limits(retention_seconds=2_000.0)
         running = await room.enter(each(lambda message: Block("org:acme", DOWN)), limits)
         running.heard.retention = lambda stage, used: seen.append(used)  # type: ignore[method-assign]
+        states: set[str] = set()
+        running.heard.lanes = lambda stage, counts: states.update(state for state, _ in counts)  # type: ignore[method-assign]
         room.send([told(n) for n in range(10)])
         with capture_logs() as lines:
             await room.pass_by(980)
@@ -527,6 +529,7 @@ def test_the_retention_guard_warns_at_half_and_rescues_at_four_fifths() -> None:
         assert [letter.offset for letter in room.letters()] == list(range(10))
         assert {letter.causes[0].code for letter in room.letters()} == {"retention_guard"}
         await room.until(lambda: seen[-1] == 0)
+        assert states == {"blocked"}, "also while it is rescued"
 
     simulated(test)
 

@@ -2,10 +2,11 @@
 
 from pipeline.messages import Message
 from pipeline.outcomes import Outcome, Retry, Wait
-from pipeline.stage import Limits
+from pipeline.stage import Closed, Limits
 from schemas.messages import Cause
 from tests.engine.place import told
-from tests.simulation.room import Room, each, simulated
+from tests.engine.seam import Seam
+from tests.simulation.room import Room, each, passed_on, simulated
 
 BUSY = Cause(code="row_locked", message="Somebody else holds it.")
 ABSENT = Cause(code="no_row", message="It is not there yet.")
@@ -26,5 +27,32 @@ def test_a_lane_tells_when_its_message_is_tried_again_and_none_where_it_waits_fo
         due = rows["row_locked"].next_try_at / 1000
         assert room.clock() < due <= room.clock() + 60
         await room.until(lambda: any(row.next_try_at / 1000 > due for row in running.lanes().values()))
+
+    simulated(test)
+
+
+class Shut:
+    """A gate that nothing passes."""
+
+    def closed(self, message: Message) -> Closed:
+        return Closed("org:acme", "paused", BUSY)
+
+    def lane_closed(self, lane: str) -> bool:
+        return True
+
+
+def test_a_lane_that_an_owner_before_has_left_is_told_in_the_words_of_all_lanes() -> None:
+    """Metrics and the table `lanes` know the same states."""
+
+    async def test(room: Room) -> None:
+        first = await room.enter(each(passed_on), Limits(), gate=Shut())
+        room.send([told(n) for n in range(3)])
+        await room.until(lambda: first.heard.blocked == {("paused", BUSY.code): 1})
+        await first.stop()
+        seam = Seam()
+        seam.deaf_sweep = True  # else it soon finds out what they wait for
+        second = await room.enter(each(passed_on), Limits(), gate=Shut(), around=seam.around)
+        await room.until(lambda: bool(second.heard.blocked))
+        assert second.heard.blocked == {("waiting", ""): 1}
 
     simulated(test)

@@ -21,6 +21,7 @@ def test_every_metric_has_the_name_and_labels_of_the_interface() -> None:
     metrics.webhook("w", "accepted")
     observer.outcome("create", "o", "rejected", "STRING_TOO_LONG", 3)
     observer.lag("create", {"o": 7}, {"o": 1.5})
+    observer.unread("create", 9)
     observer.lanes("create", {("blocked", "http_503"): 2})
     observer.delivered(0.2)
     metrics.salesforce_call("o", "composite", "ok")
@@ -30,6 +31,7 @@ def test_every_metric_has_the_name_and_labels_of_the_interface() -> None:
         'turnout_outcomes_total{org="o",outcome="rejected",reason="STRING_TOO_LONG",stage="create"} 3.0',
         'turnout_lag_messages{org="o",stage="create"} 7.0',
         'turnout_lag_seconds{org="o",stage="create"} 1.5',
+        'turnout_unread_messages{stage="create"} 9.0',
         'turnout_lanes{cause="http_503",stage="create",state="blocked"} 2.0',
         'turnout_delivery_seconds_bucket{le="0.25"} 1.0',
         'turnout_salesforce_calls_total{org="o",outcome="ok",resource="composite"} 1.0',

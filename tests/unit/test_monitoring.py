@@ -20,7 +20,7 @@ TARGET = {"part", "instance", "job"}
 """Labels that Prometheus itself gives."""
 WORDS = {
     "sum", "max", "min", "by", "rate", "increase", "topk", "bottomk", "histogram_quantile", "quantile", "absent", "scalar", "unless", "or",
-    "and", "offset", "on", "without", "count",
+    "and", "offset", "on", "without", "count", "min_over_time",
 }  # fmt: skip
 
 
@@ -31,6 +31,7 @@ def exported() -> dict[str, set[str]]:
     metrics.outcome("create", "acme", "emitted", "")
     metrics.delivered(1.0)
     metrics.lag("create", {"acme": 1}, {"acme": 1.0})
+    metrics.unread("create", 1)
     metrics.lanes("create", {("blocked", "SERVER_UNAVAILABLE"): 1})
     metrics.committed("create", 1)
     metrics.rebalanced("create", 1)
