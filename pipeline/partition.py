@@ -38,6 +38,8 @@ class Partition:
         self.committed_changes = -1
         self.told_lanes: dict[str, LaneRow] = {}
         """Rows of the table `lanes` as this owner has written them."""
+        self.lost: dict[str, LaneRow] = {}
+        """By key of the table `lanes`: ranges that the log has lost, not told there yet."""
         self.has_told = False
         self.warned: set[LaneKey] = set()
         """Lanes that were warned of, for the retention."""

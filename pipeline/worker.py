@@ -40,6 +40,8 @@ PARTITION = "partition"
 """In the table `lanes`: what is told of a whole partition."""
 REST = "org:*"
 """Stands in the table `lanes` for all the lanes for which a partition has no row of their own."""
+_LOST = "lost:"
+"""Begins the keys there of what tells of a range that the log has lost."""
 _FETCH_SECONDS = 0.2
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
 _LANE_ROWS_SECONDS = 2.0
@@ -289,6 +291,7 @@ class Worker:
         where = {"stage": self.stage.name, "partition": number}
         progress: Progress | None = None
         replay_until = 0
+        lost_from = start
         if commit is None:
             if self._tables[LANES].get(self._row(number, "group")) is not None:
                 self._observer.incident(self.stage.name, "offsets_lost", 1)
@@ -322,9 +325,7 @@ class Worker:
                 )
                 offset, progress, replay_until = start, None, end
             elif offset < start:
-                self._observer.incident(self.stage.name, "offsets_below_log", start - offset)
-                log.error("messages were deleted before they were worked on", lane="all", lost_from=offset, lost_to=start, **where)
-                offset = start
+                lost_from, offset = offset, start
         ledger: Ledger[Entry] = Ledger(offset, progress)
         told = progress.replays if progress is not None else ()
         clean = commit is None or (progress is not None and progress.drained)
@@ -333,6 +334,8 @@ class Worker:
             number, self.stage, ledger, held_since_ms=now_ms, hold_creates_until_ms=hold_until, replay_until=replay_until
         )  # fmt: skip
         partition.replays_committed = dict(zip(told[::2], told[1::2], strict=True))
+        if lost_from < start:
+            self._tell_lost(partition, REST, lost_from, start)
         self._recall(partition)
         return partition
 
@@ -541,11 +544,7 @@ class Worker:
         if partition is None or self._partitions.get(number) is not partition:
             return
         if error.offset < start:
-            self._observer.incident(self.stage.name, "offsets_below_log", start - error.offset)
-            log.error(
-                "messages were deleted before they were worked on: mend it with `turnout backfill`",
-                stage=self.stage.name, partition=number, lane="all", lost_from=error.offset, lost_to=start,
-            )  # fmt: skip
+            self._tell_lost(partition, REST, error.offset, start)
             partition.ledger.skip_to(start)
             self._group.seek(number, start)
         elif error.offset > end:
@@ -571,15 +570,26 @@ class Worker:
     async def _lost(self, partition: Swept, lags: Sequence[Lag]) -> None:
         """The log starts beyond the cursors of these lanes: a range was lost, and is told."""
         start, _ = (await self._transport.cluster.offsets(self.stage.reads))[partition.number]
+        live = self._partition(partition.number)
         for lag in lags:
-            if lag.read < start:
-                self._observer.incident(self.stage.name, "offsets_below_log", start - lag.read)
-                log.error(
-                    "messages were deleted before they were worked on: mend it with `turnout backfill`",
-                    stage=self.stage.name, partition=partition.number, lane=lag.name or lag.key.hex(), lost_from=lag.read, lost_to=start,
-                    oldest_at_ms=lag.oldest_ms,
-                )  # fmt: skip
+            if lag.read < start and live is not None:
+                self._tell_lost(live, lag.name or REST, lag.read, start, lag.oldest_ms)
                 partition.ledger.swept(lag, start)
+
+    def _tell_lost(self, partition: Partition, lane: str, lost_from: int, lost_to: int, oldest_ms: int = 0) -> None:
+        """One loud line, a count, and a row of the table `lanes` that stands for as long as the log keeps a message."""
+        self._observer.incident(self.stage.name, "offsets_below_log", lost_to - lost_from)
+        log.error(
+            "messages were deleted before they were worked on: docs/operations.md says how to bring them back",
+            stage=self.stage.name, partition=partition.number, lane=lane, lost_from=lost_from, lost_to=lost_to, oldest_at_ms=oldest_ms,
+        )  # fmt: skip
+        what = f"messages {lost_from} to {lost_to - 1} were deleted before they were worked on" + (
+            "" if lane == REST else ", those of this lane"
+        )
+        partition.lost[self._row(partition.number, f"{_LOST}{lost_from}:{lane}")] = LaneRow(
+            lane=lane, state="blocked", since=int(self._clock() * 1000), oldest_at=oldest_ms, cause=f"offsets_below_log: {what}",
+            mend="docs/operations.md, under Incidents, says how to bring them back", lost=True,
+        )  # fmt: skip
 
     # -- committing ---------------------------------------------------------------------------------
 
@@ -733,9 +743,20 @@ class Worker:
                 # What an owner before has told.
                 partition.has_told = True
                 known = {key for key, _ in self._tables[LANES].items() if key.startswith(prefix)}
+                known |= self._lost_long_ago(partition)
             rows.update(dict.fromkeys(known - told.keys()))
-            partition.told_lanes = told
+            rows.update((key, _encoder.encode(row)) for key, row in partition.lost.items())
+            partition.told_lanes, partition.lost = told, {}
         await self._write_rows(rows)
+
+    def _lost_long_ago(self, partition: Partition) -> set[str]:
+        """Rows of lost ranges that have stood for as long as the log keeps a message."""
+        seconds = self.stage.limits.retention_seconds
+        if seconds is None:
+            return set()
+        prefix, since_ms = self._row(partition.number, _LOST), int((self._clock() - seconds) * 1000)
+        told = {key: readable(LANES, key, value, LaneRow) for key, value in self._tables[LANES].items() if key.startswith(prefix)}
+        return {key for key, row in told.items() if row is None or row.since < since_ms}
 
     def _rows_of_resting(self, partition: Partition) -> list[LaneRow]:
         """Lanes of which messages have rested in memory for a while, each told once with the cause of its oldest."""

@@ -87,6 +87,8 @@ class LaneRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     mend: str = ""
     held: bool = False
     """Its messages are held in memory: they stand at or above the committed offset, and count there."""
+    lost: bool = False
+    """Nothing waits here: it tells of messages that the log lost before they were finished."""
 
 
 class GroupRow(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -130,9 +130,9 @@ def _partition(
     progress, problem = _progress(commit)
     cursors = list(progress.cursors.values())
     # A row may be some seconds older than the commit: without a cursor nothing waits any more.
-    told = [row for row in rows if row.state != "replay" and not row.held] if cursors else []
+    told = [row for row in rows if row.state != "replay" and not row.held and not row.lost] if cursors else []
     # What rests in memory stands at or above the committed offset, and what is replayed was finished once: neither counts again.
-    beside = [row for row in rows if row.state == "replay" or (row.held and behind + len(cursors))]
+    beside = [row for row in rows if row.state == "replay" or row.lost or (row.held and behind + len(cursors))]
     if not is_worked_on:
         # What stalled somebody's reading is over with him.
         beside = [row for row in beside if row.lane != PARTITION]

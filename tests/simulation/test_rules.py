@@ -553,7 +553,13 @@ def test_a_lost_range_is_told_with_its_lane_its_ends_and_its_time() -> None:
         [line] = [line for line in lines if line["event"].startswith("messages were deleted")]
         assert (line["lane"], line["partition"], line["lost_from"], line["lost_to"]) == ("org:acme", 0, 0, 30)
         assert line["oldest_at_ms"] > 0
-        assert "turnout backfill" in line["event"]
+        await room.pass_by(5)
+        document = await lag.lag(MemoryTransport(room.broker), {STAGE: "in"})
+        assert document["unfinished"] == 0
+        [lost] = document["lanes"]
+        assert (lost["lane"], lost["state"], lost["waiting"]) == ("org:acme", "blocked", 0)
+        assert lost["cause"].startswith("offsets_below_log: messages 0 to 29 were deleted")
+        assert lost["oldest_at"] is not None
 
     simulated(test)
 
