@@ -102,18 +102,21 @@ async def test_work_goes_on_while_one_of_three_brokers_is_killed_and_nothing_is_
         for _ in range(2):
             await until(lambda: is_on_all(place, 3), LEADERS_SECONDS)
             await all_know(place, workers, b"before")
+            await all_committed(place)
             number = await place.transport.cluster.admin.find_coordinator(place.settings.group(STAGE))
             assert number in await leaders(place)
-            cluster.nodes[number].kill()
+            node = cluster.nodes[number]
+            node.kill()
             killed.add(number)
             goal = load.sent + 3 * ROUND
             await until(lambda goal=goal: load.sent >= goal, LEADERS_SECONDS)  # type: ignore[misc]
             await all_committed(place)
-            workers.append(await stack.enter_async_context(place.worker(desk)))
+            dead_first = dataclasses.replace(kafka, bootstrap=f"{node.bootstrap},{cluster.bootstrap}")
+            workers.append(await stack.enter_async_context(place.worker(desk, kafka=dead_first)))
             await all_know(place, workers, b"away")
             await all_committed(place)
             assert number not in await leaders(place)
-            await cluster.nodes[number].restart()
+            await node.restart()
         assert len(killed) == 2
         await until(lambda: is_on_all(place, 3), LEADERS_SECONDS)
         load.enough = True
