@@ -501,6 +501,40 @@ def test_the_sweep_takes_a_fifth_of_the_time_beside_live_reading_and_all_of_it_a
     simulated(test)
 
 
+def test_live_reading_pauses_while_the_sweep_makes_up_the_last_of_a_lane_which_is_merged_once_and_in_order() -> None:
+    """Rule 12: each fetch of the sweep takes a second here, and the log is never quiet for so long: it would always be behind."""
+
+    async def test(room: Room) -> None:
+        gate = Gate()
+        gate.paused.add("org:acme/workspace:one")
+        running = await room.enter(each(passed_on), LIMITS, gate=gate)
+        room.send([told(n, workspace="one", key=f"k{n % 50}@acme") for n in range(3_000)])
+        await room.until(lambda: room.committed() == 3_000)
+        running.transport.fetch_seconds = 1.0
+        gate.paused.clear()
+        partition = running.worker._partitions[0]
+        handed_over: list[set[int]] = []
+        """For each hand-over, where the main cursor was meanwhile."""
+        before = False
+        for n in range(3_000, 3_600):
+            room.send([told(n, workspace=("one", "two")[n % 2], key=f"k{n % 50}@acme")])
+            await room.pass_by(0.05)
+            if partition.hand_over:
+                handed_over += [] if before else [set()]
+                handed_over[-1].add(partition.ledger.main)
+            before = partition.hand_over
+        [places] = handed_over
+        assert len(places) == 1, "live reading paused"
+        assert len(room.numbers()) > 3_500, "and went on"
+        await room.until(lambda: room.committed() == 3_600 and not running.lanes())
+        assert Counter(room.numbers()) == Counter(range(3_600)), "each once"
+        for key in range(0, 50, 2):
+            numbers = [number for number in room.numbers() if number % 50 == key]
+            assert numbers == sorted(numbers), "in order: these are of the lane alone"
+
+    simulated(test)
+
+
 # -- what the log no longer has ------------------------------------------------------------------------------
 
 
