@@ -119,6 +119,25 @@ async def test_f36_a_group_with_long_batches_settles_each_time_and_throws_nobody
         await worker.stop()
 
 
+@pytest.mark.parametrize("partitions", [4])
+@pytest.mark.parametrize("end", ["stop", "crash"])
+async def test_a_worker_that_is_restarted_under_its_name_moves_nobodys_partitions(place: Place, end: str) -> None:
+    """Static membership: within the session the group does not notice, and who stayed is given nothing and asked for nothing."""
+    desk = Desk()
+    async with place.worker(Desk(), kafka=place.named("one")) as stayed:
+        gone = await place.begin(desk, kafka=place.named("two"))
+        await until(lambda: all(worker.ready and worker.heard.assignments[-1] == 2 for worker in (stayed, gone)))
+        held, assignments = dict(stayed.worker._partitions), list(stayed.heard.assignments)
+        await (gone.stop() if end == "stop" else gone.crash())
+        async with place.worker(desk, kafka=place.named("two")) as back:
+            await until(lambda: back.heard.assignments == [2] and back.ready)
+            await place.send(spread(0, 200, 4))
+            await until(lambda: all_committed(place, 200))
+            assert stayed.heard.assignments == assignments
+            assert stayed.worker._partitions == held, "the very same ownership of each"
+    check_order(place, 50, 4)
+
+
 async def test_f38_a_commit_under_way_when_the_partition_goes_is_no_end_of_the_consumer(place: Place) -> None:
     """Commits take a second, and another member comes in that time; more members than partitions."""
     one, two, seam = Desk(), Desk(), Seam()
