@@ -535,6 +535,19 @@ def test_live_reading_pauses_while_the_sweep_makes_up_the_last_of_a_lane_which_i
     simulated(test)
 
 
+def test_reading_that_waits_for_room_is_not_taken_for_stalled() -> None:
+    """Batches take far longer than the bound; what does not fit into memory meanwhile is unread on purpose."""
+
+    async def test(room: Room) -> None:
+        limits = Limits(total_messages=20, fetch_messages=10, stuck_seconds=30.0)
+        running = await room.enter(each(passed_on, 140.0), limits)
+        room.send([told(n, org=f"o{n}", kind="company", key=f"company:{n}") for n in range(60)])
+        await room.until(lambda: running.task.done() or len(room.numbers()) == 60, 3_000)
+        assert not running.task.done(), "the worker has ended itself"
+
+    simulated(test)
+
+
 # -- what the log no longer has ------------------------------------------------------------------------------
 
 
