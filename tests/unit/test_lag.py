@@ -19,7 +19,7 @@ async def test_a_commit_that_is_not_ours_is_told_as_a_blocked_lane_of_its_whole_
         broker.append(Outgoing("received", b"key", b"%d" % number), number % 2)
     broker.reset_offsets("normalize", {("received", 1): Commit(2, metadata)})
     document = await lag(broker.transport(), {"normalize": "received"})
-    [lane] = document["lanes"]
+    [lane] = [lane for lane in document["lanes"] if not lane["cause"].startswith("no_worker")]
     assert (lane["stage"], lane["partition"], lane["lane"], lane["state"], lane["waiting"]) == ("normalize", 1, "partition", "blocked", 3)
     assert lane["cause"] == f"foreign_commit: {gist}"
     assert lane["oldest_at"] == "2001-09-09T01:46:40.000Z"
