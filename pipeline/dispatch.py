@@ -526,13 +526,22 @@ class Dispatcher:
     ledgers: Callable[[], list[Ledger[Entry]]] = staticmethod(list)
     """The ledgers of all partitions that are held; set by the worker."""
 
-    def give_up(self, ledger: Ledger[Entry], before_ms: float) -> None:
-        """What waits in memory and came before then goes back to the log, from where the sweep takes it to the dead letters."""
+    def give_up(self, ledger: Ledger[Entry], before_ms: float) -> int | None:
+        """What waits in memory and came before then goes back to the log, from where the sweep takes it to the dead letters.
+
+        Gives the time, Unix ms, of the oldest that goes on waiting, if any does.
+        """
+        oldest_ms: int | None = None
         for held in list(ledger.unfinished.values()):
             entry = held.body
-            if held.timestamp_ms <= before_ms and entry.state is State.WAITING and entry.rests_for is not None:
+            if entry.state is not State.WAITING or entry.rests_for is None:
+                continue
+            if held.timestamp_ms <= before_ms:
                 lane = self._stage.waiting_lane(entry.message)
                 self._give_back(self._lines[entry.message.org], entry, entry.message.key_of(lane), lane, "waiting", entry.rests_for)
+            else:
+                oldest_ms = held.timestamp_ms if oldest_ms is None else min(oldest_ms, held.timestamp_ms)
+        return oldest_ms
 
     def _give_back(
         self, line: Line, entry: Entry, key: LaneKey, lane: str, state: str, cause: Cause, wake: Callable[[], bool] | None = None
@@ -544,9 +553,10 @@ class Dispatcher:
         self._let_go(line, entry)
         lag = entry.ledger.release(entry.offset, key)
         lag.behind |= entry.message.urgent
-        self.tell(
-            lag, lane if lag.key == key else lag.name, state if lag.key == key else lag.state, cause, wake if lag.key == key else lag.wake
-        )
+        is_it = lag.key == key
+        # A narrower lane that is being rescued stays so.
+        told = lag.state if not is_it and lag.state == RESCUE else state
+        self.tell(lag, lane if is_it else lag.name, told, cause, wake if is_it else lag.wake)
         self._remember(entry, lag, waits=state == "waiting")
         self.changed.set()
 

@@ -14,6 +14,7 @@ LaneKey = bytes
 BUCKET_BYTES: Final = 1
 ORG_BYTES: Final = 5
 STEP_BYTES: Final = 4
+WORKSPACE_BYTES: Final = ORG_BYTES + STEP_BYTES
 
 
 _NAME: Final = re.compile(r"(org:[^/]*)(/workspace:[^/]*)?(/session:[^/]*)?(?:/email:([0-9a-f]{8}))?")

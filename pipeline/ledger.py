@@ -43,7 +43,6 @@ class Lag:
         "oldest_ms",
         "passed",
         "read",
-        "rests",
         "since_ms",
         "state",
         "wake",
@@ -55,8 +54,6 @@ class Lag:
         """The first offset whose message of this lane was not taken yet."""
         self.following = False
         """It has met the main cursor: its new messages are taken live; it stands only until its old ones are finished."""
-        self.rests = False
-        """It follows since a message of it rests in memory: it stands so that the committed offset can go on meanwhile."""
         self.oldest_ms = oldest_ms
         self.passed = 0
         """Messages passed over since it began to lag and not taken since."""
@@ -242,27 +239,25 @@ class Ledger(Generic[T]):
             # Restored, and finished up to there.
             lag.following = False
         elif lag.following:
-            lag.following, lag.rests, lag.read, lag.oldest_ms, lag.passed = False, False, read, oldest_ms, 0
+            lag.following, lag.read, lag.oldest_ms, lag.passed = False, read, oldest_ms, 0
         elif read < lag.read:
             lag.read, lag.oldest_ms = read, min(lag.oldest_ms, oldest_ms)
         return lag
 
-    def set_aside(self, lanes: Collection[LaneKey]) -> list[Lag]:
+    def set_aside(self, lanes: Collection[LaneKey]) -> None:
         """Held messages of these lanes rest for long: each lane gets a cursor of its own, so that the committed offset goes on without them.
 
-        New messages of the lanes are taken all the same. Gives the lanes that rest from now on: none that has still to be read, and
-        none that holds nothing back.
+        New messages of the lanes are taken all the same. None for a lane that has still to be read, or that holds nothing back.
         """
         free = self.main
         lowest: dict[LaneKey, Held[T]] = {}
         orgs = {lane[:ORG_BYTES] for lane in lanes}
         for held in self.unfinished.values():
-            if self.owner(held.key) is not None:
-                continue
+            owner = self.owner(held.key)
             # Most messages are of orgs of which nothing rests.
             lane = next((key for key in wider(held.key) if key in lanes), None) if held.key[:ORG_BYTES] in orgs else None
-            if lane is None:
-                free = min(free, held.offset)
+            if lane is None or (owner is not None and (not owner.following or len(owner.key) >= len(lane))):
+                free = min(free, held.offset) if owner is None else free
             elif lane not in lowest or held.offset < lowest[lane].offset:
                 lowest[lane] = held
         for lane, first in lowest.items():
@@ -270,10 +265,6 @@ class Ledger(Generic[T]):
                 aside = self.lagging[lane] = Lag(lane, self.main, first.timestamp_ms)
                 aside.following = True
                 self.changes += 1
-        rest = [lag for lane in lanes if (lag := self.lagging.get(lane)) is not None and lag.following and not lag.rests]
-        for lag in rest:
-            lag.rests = True
-        return rest
 
     def _narrower(self, lane: LaneKey, read: int, oldest_ms: int) -> Lag:
         """A new lane takes over what a wider one has of it."""
@@ -410,12 +401,16 @@ class Ledger(Generic[T]):
     def taken(self) -> dict[LaneKey, tuple[int, int]]:
         """Per lagging lane: how many of its messages are held below the offset that a commit would give, and the time of the oldest, Unix ms."""
         found: dict[LaneKey, tuple[int, int]] = {}
-        free = self._lowest_free(self._lowest_held()) if self.lagging else 0
+        free = self.free() if self.lagging else 0
         for held in self.unfinished.values():
             if held.offset < free and (lag := self.owner(held.key)) is not None:
                 count, oldest_ms = found.get(lag.key, (0, held.timestamp_ms))
                 found[lag.key] = count + 1, min(oldest_ms, held.timestamp_ms)
         return found
+
+    def free(self) -> int:
+        """The offset that a commit would give: what is held below it has the cursor of a lane."""
+        return self._lowest_free(self._lowest_held())
 
     def oldest_ms(self) -> int:
         """Time of the oldest unfinished message's record, Unix ms; 0: everything read is finished."""

@@ -4,7 +4,7 @@ import hashlib
 
 import msgspec
 
-from pipeline.lanes import LaneKey
+from pipeline.lanes import LaneKey, wider
 from pipeline.ledger import Ledger
 from pipeline.lines import Entry
 from pipeline.messages import REPLAY, Message
@@ -40,6 +40,10 @@ class Partition:
         """Rows of the table `lanes` as this owner has written them."""
         self.lost: dict[str, LaneRow] = {}
         """By key of the table `lanes`: ranges that the log has lost, not told there yet."""
+        self.lost_looked_for_ms = 0
+        self.waits: dict[LaneKey, int] = {}
+        """By lane: since when, Unix ms, its messages waited under owners before."""
+        self._waited_until = ledger.main
         self.has_told = False
         self.warned: set[LaneKey] = set()
         """Lanes that were warned of, for the retention."""
@@ -68,6 +72,8 @@ class Partition:
         message = Message(record)
         message.shared_lanes = self._stage.shared_lanes(message)
         message.urgent = self._stage.urgent(message)
+        if self.waits and record.offset < self._waited_until:
+            message.waited_since_ms = next((since for key in wider(message.lane_key) if (since := self.waits.get(key))), 0)
         message.held_since_ms = self._held_since_ms
         message.hold_creates_until_ms = self._hold_creates_until_ms
         return message

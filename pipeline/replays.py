@@ -129,11 +129,17 @@ class Replays:
         return [replay for partition in self._partitions() for replay in partition.replays.values()]
 
     def _start(self) -> None:
+        known = set()
         for key, value in dict(self._controls.items()).items():
             row = readable("controls", key, value, ReplayRow)
             if row is not None and row.stage == self._stage.name:
+                known.add(short_id(row.id))
                 for partition in self._partitions():
                     self._start_in(partition, row)
+        for partition in self._partitions():
+            # A commit has no room for what nobody asks for any more.
+            for id in partition.replays_committed.keys() - known:
+                del partition.replays_committed[id]
 
     def _start_in(self, partition: Partition, row: ReplayRow) -> None:
         if str(partition.number) not in row.ranges or row.id in partition.replays or row.id in partition.replays_ended or partition.closing:

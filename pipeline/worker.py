@@ -18,7 +18,7 @@ import structlog
 from pipeline.delivery import deliver
 from pipeline.dispatch import RESCUE, Dispatcher
 from pipeline.errors import CommitRefused, MetadataError, NotAllowed, OffsetOutOfRange, Stuck, TransportError
-from pipeline.lanes import LaneKey, key_of_name, wider
+from pipeline.lanes import ORG_BYTES, WORKSPACE_BYTES, key_of_name, wider
 from pipeline.ledger import Lag, Ledger
 from pipeline.lines import Entry, State
 from pipeline.metadata import Progress, decode
@@ -30,7 +30,6 @@ from pipeline.sweep import Sweep, Swept
 from pipeline.tables import Tables, readable
 from pipeline.transport import Transport
 from pipeline.watchdog import Place, Sight, Watchdog
-from schemas.messages import Cause
 from schemas.tables import GroupRow, LaneRow, RecoveryRow
 
 log = structlog.get_logger()
@@ -40,6 +39,8 @@ PARTITION = "partition"
 """In the table `lanes`: what is told of a whole partition."""
 REST = "org:*"
 """Stands in the table `lanes` for all the lanes for which a partition has no row of their own."""
+LOST = "offsets_below_log"
+"""Code of a range that the log has lost."""
 _LOST = "lost:"
 """Begins the keys there of what tells of a range that the log has lost."""
 _FETCH_SECONDS = 0.2
@@ -48,6 +49,7 @@ _LANE_ROWS_SECONDS = 2.0
 _GROUP_ROWS_SECONDS = 10.0
 _RESTING_TOLD_SECONDS = 3.0
 _WATCH_SECONDS = 5.0
+_LOST_SECONDS = 3_600.0
 _TOLD_STATES = {"restored": "waiting", RESCUE: "blocked"}
 """States that are the engine's own, as they are told."""
 _encoder = msgspec.json.Encoder()
@@ -351,14 +353,17 @@ class Worker:
             except ValueError:
                 # Its ids are not such as settings or Livestorm give.
                 continue
+            if row.state == "waiting" and len(lanes[-1]) > WORKSPACE_BYTES:
+                # A wider lane waits for other things than each of its messages does.
+                partition.waits[lanes[-1]] = row.since
             lag = partition.ledger.owner(lanes[-1])
-            if lag is None:
+            if lag is None or row.held:
                 continue
-            if not lag.name and (level := lanes.index(lag.key)):
-                # That of the row, or of the wider lane into which the row's was folded; a bucket has none.
-                lag.name = "/".join(row.lane.split("/")[:level])
-                lag.state, lag.since_ms, lag.cause, lag.mend = row.state, row.since, row.cause, row.mend
-            lag.since_ms = min(lag.since_ms, row.since)
+            if lag.key == lanes[-1]:
+                lag.name, lag.state, lag.since_ms, lag.cause, lag.mend = row.lane, row.state, row.since, row.cause, row.mend
+            elif not lag.name and (level := lanes.index(lag.key)):
+                # A cursor of more than the row's lane, whose state and times were others. A bucket has no name.
+                lag.name, lag.cause, lag.mend = "/".join(row.lane.split("/")[:level]), row.cause, row.mend
             lag.passed += row.waiting
 
     def _marked_until(self, number: int) -> int:
@@ -578,7 +583,7 @@ class Worker:
 
     def _tell_lost(self, partition: Partition, lane: str, lost_from: int, lost_to: int, oldest_ms: int = 0) -> None:
         """One loud line, a count, and a row of the table `lanes` that stands for as long as the log keeps a message."""
-        self._observer.incident(self.stage.name, "offsets_below_log", lost_to - lost_from)
+        self._observer.incident(self.stage.name, LOST, lost_to - lost_from)
         log.error(
             "messages were deleted before they were worked on: docs/operations.md says how to bring them back",
             stage=self.stage.name, partition=partition.number, lane=lane, lost_from=lost_from, lost_to=lost_to, oldest_at_ms=oldest_ms,
@@ -587,7 +592,7 @@ class Worker:
             "" if lane == REST else ", those of this lane"
         )
         partition.lost[self._row(partition.number, f"{_LOST}{lost_from}:{lane}")] = LaneRow(
-            lane=lane, state="blocked", since=int(self._clock() * 1000), oldest_at=oldest_ms, cause=f"offsets_below_log: {what}",
+            lane=lane, state="blocked", since=int(self._clock() * 1000), oldest_at=oldest_ms, cause=f"{LOST}: {what}",
             mend="docs/operations.md, under Incidents, says how to bring them back", lost=True,
         )  # fmt: skip
 
@@ -615,24 +620,19 @@ class Worker:
             self._tell_lag()
 
     def _set_aside(self) -> None:
-        """What has waited for a row for a while gets cursors of its own: one person who waits for long must not hold the commit back for all."""
+        """Orgs of which somebody has waited for a row for a while get cursors of their own: it must not hold the commit back for all.
+
+        The org and no narrower lane, since a person's messages of several workspaces must be repeated together or not at all.
+        """
         waited_ms = int(self._clock() * 1000) - _RESTING_TOLD_SECONDS * 1000
         for partition in self._partitions.values():
-            waiting: dict[LaneKey, tuple[str, Cause, int]] = {}
-            for held in partition.ledger.unfinished.values():
-                entry = held.body
-                if (
-                    entry.state is State.WAITING
-                    and entry.rests_for is not None
-                    and entry.rests_since_ms <= waited_ms
-                    and _may_rest(partition.ledger.owner(entry.key))
-                ):
-                    lane = self.stage.waiting_lane(entry.message)
-                    waiting.setdefault(entry.message.key_of(lane), (lane, entry.rests_for, entry.rests_since_ms))
-            for lag in partition.ledger.set_aside(waiting) if waiting else ():
-                lane, cause, since_ms = waiting[lag.key]
-                self._dispatcher.tell(lag, lane, "waiting", cause)
-                lag.since_ms = since_ms
+            waiting = {
+                held.key[:ORG_BYTES]
+                for held in partition.ledger.unfinished.values()
+                if held.body.state is State.WAITING and held.body.rests_since_ms <= waited_ms
+            }
+            if waiting - partition.ledger.lagging.keys():
+                partition.ledger.set_aside(waiting)
 
     def _guard_retention(self) -> None:
         """Before the log loses what a lane has waited for so long, its messages go to the dead letters, whole and in order."""
@@ -642,13 +642,15 @@ class Worker:
         now_ms = self._clock() * 1000
         most = 0.0
         for partition in self._partitions.values():
-            self._dispatcher.give_up(partition.ledger, now_ms - limits.retention_rescued * limits.retention_seconds * 1000)
+            oldest_ms = self._dispatcher.give_up(partition.ledger, now_ms - limits.retention_rescued * limits.retention_seconds * 1000)
+            if oldest_ms is not None:
+                most = max(most, (now_ms - oldest_ms) / 1000 / limits.retention_seconds)
             for lag in partition.ledger.lagging.values():
-                if not lag.rests and (lag.following or not (lag.passed or lag.at_least)):
+                if lag.following or not (lag.passed or lag.at_least):
                     continue
                 used = (now_ms - lag.oldest_ms) / 1000 / limits.retention_seconds
                 most = max(most, used)
-                if used >= limits.retention_rescued and not lag.following and lag.state != RESCUE:
+                if used >= limits.retention_rescued and lag.state != RESCUE:
                     lag.state = RESCUE
                     self._observer.incident(self.stage.name, "retention_guard", 1)
                     log.error(
@@ -684,6 +686,9 @@ class Worker:
                 changes[partition.number] = change
             if not commits:
                 return
+            await self._write_rows({key: _encoder.encode(row) for partition in partitions for key, row in partition.lost.items()})
+            for partition in partitions:
+                partition.lost = {}
             # Before the first commit hides that there was none.
             unkept = {number: commits[number] for number in commits if self._is_mark_unkept(number)}
             await self._tell_group(unkept, repeats, last=True)
@@ -743,17 +748,17 @@ class Worker:
                 # What an owner before has told.
                 partition.has_told = True
                 known = {key for key, _ in self._tables[LANES].items() if key.startswith(prefix)}
-                known |= self._lost_long_ago(partition)
+            known |= self._lost_long_ago(partition)
             rows.update(dict.fromkeys(known - told.keys()))
-            rows.update((key, _encoder.encode(row)) for key, row in partition.lost.items())
-            partition.told_lanes, partition.lost = told, {}
+            partition.told_lanes = told
         await self._write_rows(rows)
 
     def _lost_long_ago(self, partition: Partition) -> set[str]:
-        """Rows of lost ranges that have stood for as long as the log keeps a message."""
-        seconds = self.stage.limits.retention_seconds
-        if seconds is None:
+        """Rows of lost ranges that have stood for as long as the log keeps a message; looked for once an hour."""
+        seconds, now_ms = self.stage.limits.retention_seconds, int(self._clock() * 1000)
+        if seconds is None or now_ms - partition.lost_looked_for_ms < _LOST_SECONDS * 1000:
             return set()
+        partition.lost_looked_for_ms = now_ms
         prefix, since_ms = self._row(partition.number, _LOST), int((self._clock() - seconds) * 1000)
         told = {key: readable(LANES, key, value, LaneRow) for key, value in self._tables[LANES].items() if key.startswith(prefix)}
         return {key for key, row in told.items() if row is None or row.since < since_ms}
@@ -761,7 +766,8 @@ class Worker:
     def _rows_of_resting(self, partition: Partition) -> list[LaneRow]:
         """Lanes of which messages have rested in memory for a while, each told once with the cause of its oldest."""
         rows: dict[str, LaneRow] = {}
-        now_ms = int(self._clock() * 1000)
+        below: Counter[str] = Counter()
+        now_ms, free = int(self._clock() * 1000), partition.ledger.free()
         for held in partition.ledger.unfinished.values():
             entry = held.body
             cause = entry.rests_for
@@ -775,21 +781,26 @@ class Worker:
                     cause=f"{cause.code}: {cause.message}", mend=cause.hint, held=True,
                 )  # fmt: skip
             row.waiting += 1
+            below[lane] += held.offset < free
             row.since = min(row.since, entry.rests_since_ms)
             row.oldest_at = min(row.oldest_at, held.timestamp_ms)
             if entry.next_try_ms and not 0 < row.next_try_at <= entry.next_try_ms:
                 row.next_try_at = entry.next_try_ms // 1000 * 1000
+        for lane, count in below.items():
+            if count:
+                # They stand below the committed offset.
+                rows[lane].waiting, rows[lane].held = count, False
         return list(rows.values())
 
     def _waiting(self, partition: Partition) -> list[tuple[Lag, int, int]]:
-        """Lanes that wait, with how many of their messages do and the time of the oldest, Unix ms; those, too, of which all rests or is in a probe."""
+        """Lanes that wait, with how many of their messages do and the time of the oldest, Unix ms; a blocked one, too, of which all is in a probe."""
         found: list[tuple[Lag, int, int]] = []
         taken = partition.ledger.taken()
         for key, lag in partition.ledger.lagging.items():
             count, oldest_ms = taken.get(key, (0, lag.oldest_ms))
             if not lag.following:
                 found.append((lag, lag.passed + count, min(oldest_ms, lag.oldest_ms)))
-            elif count and (lag.rests or self._dispatcher.board.in_doubt(lag.name)):
+            elif count and self._dispatcher.board.in_doubt(lag.name):
                 found.append((lag, count, oldest_ms))
         return found
 
@@ -823,10 +834,6 @@ class Worker:
         self._observer.lanes(self.stage.name, dict(lanes))
 
 
-def _may_rest(lag: Lag | None) -> bool:
-    return lag is None or (lag.following and not lag.rests)
-
-
 def _bounded(rows: Sequence[LaneRow], most: int) -> Sequence[LaneRow]:
     """What is too much to be told lane by lane is told as a sum: nothing is left out without a word."""
     if len(rows) <= most:
@@ -837,7 +844,7 @@ def _bounded(rows: Sequence[LaneRow], most: int) -> Sequence[LaneRow]:
         *told,
         LaneRow(
             lane=REST, state="waiting", since=min(row.since for row in rest), oldest_at=min(row.oldest_at for row in rest),
-            waiting=sum(row.waiting for row in counted), at_least=any(row.at_least for row in counted),
+            waiting=sum(row.waiting for row in counted or rest), at_least=any(row.at_least for row in counted), held=not counted,
             cause=f"more_lanes: {len(rest)} more lanes wait, one of them for this: {rest[0].cause}",
         ),
     ]  # fmt: skip

@@ -116,7 +116,7 @@ def _under_way(stage: str, message: Message, rows: Mapping[tuple[str, int], Sequ
 def _lane_of(stage: str, message: Message, rows: Sequence[LaneRow]) -> LaneRow | None:
     """The narrowest lane that waits and holds the message."""
     message.shared_lanes = flow.shared_lanes(stage)(message)
-    waiting = {row.lane: row for row in rows if row.state != "replay"}
+    waiting = {row.lane: row for row in rows if row.state != "replay" and not row.lost}
     return next((waiting[lane] for lane in reversed(message.lanes) if lane in waiting), None)
 
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from pipeline.lanes import workspace_lane
 from pipeline.tables import readable
+from pipeline.worker import LOST
 from schemas.settings import Workspace
 from schemas.tables import CampaignRow, EventRow, SessionRow
 from stages.lag import rfc3339
@@ -30,7 +31,10 @@ def health(workspace: Workspace, lanes: Sequence[Json]) -> Json:
     elif why := closed(workspace):
         state, reason = "off", why
     else:
-        worst = max(ours, key=lambda lane: WORSE.index(lane["state"]), default=None)
+        # What the log has lost stands in nobody's way any more.
+        worst = max(
+            (lane for lane in ours if not lane["cause"].startswith(f"{LOST}:")), key=lambda lane: WORSE.index(lane["state"]), default=None
+        )
         state, reason = (worst["state"], worst["cause"]) if worst else ("ok", "")
     return {"state": state, "reason": reason, "waiting": sum(lane["waiting"] for lane in ours), "lanes": ours}
 

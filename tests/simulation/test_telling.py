@@ -1,8 +1,12 @@
 """What the table `lanes` tells of messages that rest in memory: enough to say of one whether it is tried again, or waits."""
 
+import asyncio
+
 from pipeline.messages import Message
 from pipeline.outcomes import Outcome, Retry, Wait
+from pipeline.records import Outgoing
 from pipeline.stage import Closed, Limits
+from pipeline.tables import Tables
 from schemas.messages import Cause
 from tests.engine.place import told
 from tests.engine.seam import Seam
@@ -54,5 +58,50 @@ def test_a_lane_that_an_owner_before_has_left_is_told_in_the_words_of_all_lanes(
         second = await room.enter(each(passed_on), Limits(), gate=Shut(), around=seam.around)
         await room.until(lambda: bool(second.heard.blocked))
         assert second.heard.blocked == {("waiting", ""): 1}
+
+    simulated(test)
+
+
+def test_a_lane_that_rests_for_long_tells_what_its_first_message_waits_for_now() -> None:
+    """First for a row, then for another one; a wait that is told once and never again would send an admin the wrong way."""
+
+    async def test(room: Room) -> None:
+        tables: list[Tables] = []
+
+        def decide(message: Message) -> Outcome:
+            seen = tables[0]["rows"].get("row") if tables else None
+            return Wait("rows", "row", seen, ABSENT if seen is None else Cause(code="refused", message=seen.decode()))
+
+        running = await room.enter(each(decide), Limits())
+        tables.append(running.tables)
+        room.send([told(0), *(told(n, org="bolt") for n in range(1, 5))])
+        await room.until(lambda: any(row.cause.startswith(ABSENT.code) and not row.held for row in running.lanes().values()))
+        room.broker.append(Outgoing("rows", b"row", b"No."), 0)
+        await room.until(lambda: {row.cause for row in running.lanes().values()} == {"refused: No."})
+
+    simulated(test)
+
+
+def test_who_takes_over_repeats_what_came_after_a_wait_for_the_whole_org_and_for_no_other() -> None:
+    """A person's messages of several workspaces are repeated together: a later one that is not would be overwritten by an earlier one."""
+
+    async def test(room: Room) -> None:
+        ran: list[str] = []
+
+        def decide(message: Message) -> Outcome:
+            ran.append(message.id)
+            return Wait("rows", "row", None, ABSENT) if message.workspace == "waiting" else passed_on(message)
+
+        first = await room.enter(each(decide), Limits())
+        room.send([told(0, workspace="waiting", key="k@acme"), told(1, workspace="other", key="k@acme")])
+        room.send([told(n, org="bolt") for n in range(2, 9)])
+        await room.until(lambda: room.committed() == 9)
+        first.task.cancel()
+        await asyncio.wait([first.task])
+        ran.clear()
+        second = await room.enter(each(decide), Limits())
+        await room.until(lambda: set(ran) == {"0", "1"})
+        await room.until(lambda: [(row.waiting, row.held) for row in second.lanes().values()] == [(1, False)])
+        assert set(ran) == {"0", "1"}
 
     simulated(test)
