@@ -240,3 +240,14 @@ def test_happenings_of_one_address_in_one_org_are_numbered_as_they_happened(told
         assert [deed.sequence for deed in mine] == list(range(1, len(mine) + 1))
         assert len({deed.at for deed in mine}) == len(mine)
         assert [deed.at for deed in mine] == sorted(deed.at for deed in mine)
+
+
+@pytest.mark.parametrize(("order", "may_stand"), [((1, 2, 3), {3}), ((1, 3, 2, 1), {1, 2, 3}), ((3, 1, 2), {2, 3}), ((2, 3, 1, 2), {2, 3})])
+def test_where_the_logs_order_decides_the_newest_of_any_end_of_it_may_stand(
+    told: Story, order: tuple[int, ...], may_stand: set[int]
+) -> None:
+    """Who has just begun knows what came last, and no more."""
+    deed = told.deeds[0]
+    ids = {str(sequence): dataclasses.replace(deed, sequence=sequence) for sequence in order}
+    heard = [Heard("matched", 0, at, deed.email, {"id": str(sequence)}, None, b"") for at, sequence in enumerate(order)]
+    assert truth._told_last(told, heard, ids) == {(deed.org, deed.email): may_stand}

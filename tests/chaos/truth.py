@@ -134,15 +134,19 @@ def _runs(heard: Iterable[Heard], *, by_session: bool) -> defaultdict[Place, lis
 
 
 def _told_last(story: Story, matched: Iterable[Heard], ids: Mapping[str, Deed]) -> dict[tuple[str, str], set[int]]:
-    """By org and address, what may stand in the org where only the log's order decides: what came last from each workspace."""
-    last: dict[tuple[str, str, str], int] = {}
+    """By org and address, what may stand in the org where only the log's order decides.
+
+    A worker knows which event is newest of those that it has seen; one that has just begun has seen what came last: so it is the newest of
+    an end of the log, however long, of each workspace.
+    """
+    order: defaultdict[tuple[str, str, str], list[int]] = defaultdict(list)
     for heard in matched:
         deed = ids.get(heard.headers["id"])
         if deed is not None:
-            last[deed.org, deed.email, deed.workspace] = deed.sequence
+            order[deed.org, deed.email, deed.workspace].append(deed.sequence)
     found: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
-    for (org, email, _), sequence in last.items():
-        found[org, email].add(sequence)
+    for (org, email, _), sequences in order.items():
+        found[org, email] |= set(itertools.accumulate(reversed(sequences), max))
     return found
 
 
