@@ -686,9 +686,9 @@ class Worker:
                 changes[partition.number] = change
             if not commits:
                 return
-            await self._write_rows({key: _encoder.encode(row) for partition in partitions for key, row in partition.lost.items()})
             for partition in partitions:
-                partition.lost = {}
+                lost, partition.lost = partition.lost, {}
+                await self._write_rows({key: _encoder.encode(row) for key, row in lost.items()})
             # Before the first commit hides that there was none.
             unkept = {number: commits[number] for number in commits if self._is_mark_unkept(number)}
             await self._tell_group(unkept, repeats, last=True)
