@@ -583,7 +583,7 @@ class Worker:
 
     def _tell_lost(self, partition: Partition, lane: str, lost_from: int, lost_to: int, oldest_ms: int = 0) -> None:
         """One loud line, a count, and a row of the table `lanes` that stands for as long as the log keeps a message."""
-        self._observer.incident(self.stage.name, LOST, lost_to - lost_from)
+        self._observer.incident(self.stage.name, "offsets_below_log", lost_to - lost_from)
         log.error(
             "messages were deleted before they were worked on: docs/operations.md says how to bring them back",
             stage=self.stage.name, partition=partition.number, lane=lane, lost_from=lost_from, lost_to=lost_to, oldest_at_ms=oldest_ms,
