@@ -553,10 +553,11 @@ class Dispatcher:
         self._let_go(line, entry)
         lag = entry.ledger.release(entry.offset, key)
         lag.behind |= entry.message.urgent
-        is_it = lag.key == key
-        # A narrower lane that is being rescued stays so.
-        told = lag.state if not is_it and lag.state == RESCUE else state
-        self.tell(lag, lane if is_it else lag.name, told, cause, wake if is_it else lag.wake)
+        if lag.key == key:
+            self.tell(lag, lane, state, cause, wake)
+        else:
+            # A narrower lane keeps its name, what wakes it, and its rescue.
+            self.tell(lag, lag.name, lag.state if lag.state == RESCUE else state, cause, lag.wake)
         self._remember(entry, lag, waits=state == "waiting")
         self.changed.set()
 

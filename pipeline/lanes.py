@@ -16,7 +16,6 @@ ORG_BYTES: Final = 5
 STEP_BYTES: Final = 4
 WORKSPACE_BYTES: Final = ORG_BYTES + STEP_BYTES
 
-
 _NAME: Final = re.compile(r"(org:[^/]*)(/workspace:[^/]*)?(/session:[^/]*)?(?:/email:([0-9a-f]{8}))?")
 
 

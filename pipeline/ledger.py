@@ -256,10 +256,11 @@ class Ledger(Generic[T]):
             owner = self.owner(held.key)
             # Most messages are of orgs of which nothing rests.
             lane = next((key for key in wider(held.key) if key in lanes), None) if held.key[:ORG_BYTES] in orgs else None
-            if lane is None or (owner is not None and (not owner.following or len(owner.key) >= len(lane))):
-                free = min(free, held.offset) if owner is None else free
-            elif lane not in lowest or held.offset < lowest[lane].offset:
-                lowest[lane] = held
+            if lane is not None and (owner is None or (owner.following and len(owner.key) < len(lane))):
+                if lane not in lowest or held.offset < lowest[lane].offset:
+                    lowest[lane] = held
+            elif owner is None:
+                free = min(free, held.offset)
         for lane, first in lowest.items():
             if first.offset < free and lane not in self.lagging:
                 aside = self.lagging[lane] = Lag(lane, self.main, first.timestamp_ms)

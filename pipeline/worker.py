@@ -41,15 +41,15 @@ REST = "org:*"
 """Stands in the table `lanes` for all the lanes for which a partition has no row of their own."""
 LOST = "offsets_below_log"
 """Code of a range that the log has lost."""
-_LOST = "lost:"
-"""Begins the keys there of what tells of a range that the log has lost."""
+_LOST_KEYS = "lost:"
+"""How the keys in the table `lanes` begin of what tells of a range that the log has lost."""
 _FETCH_SECONDS = 0.2
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
 _LANE_ROWS_SECONDS = 2.0
 _GROUP_ROWS_SECONDS = 10.0
 _RESTING_TOLD_SECONDS = 3.0
 _WATCH_SECONDS = 5.0
-_LOST_SECONDS = 3_600.0
+_LOST_LOOKED_FOR_SECONDS = 3_600.0
 _TOLD_STATES = {"restored": "waiting", RESCUE: "blocked"}
 """States that are the engine's own, as they are told."""
 _encoder = msgspec.json.Encoder()
@@ -591,7 +591,7 @@ class Worker:
         what = f"messages {lost_from} to {lost_to - 1} were deleted before they were worked on" + (
             "" if lane == REST else ", those of this lane"
         )
-        partition.lost[self._row(partition.number, f"{_LOST}{lost_from}:{lane}")] = LaneRow(
+        partition.lost[self._row(partition.number, f"{_LOST_KEYS}{lost_from}:{lane}")] = LaneRow(
             lane=lane, state="blocked", since=int(self._clock() * 1000), oldest_at=oldest_ms, cause=f"{LOST}: {what}",
             mend="docs/operations.md, under Incidents, says how to bring them back", lost=True,
         )  # fmt: skip
@@ -756,10 +756,10 @@ class Worker:
     def _lost_long_ago(self, partition: Partition) -> set[str]:
         """Rows of lost ranges that have stood for as long as the log keeps a message; looked for once an hour."""
         seconds, now_ms = self.stage.limits.retention_seconds, int(self._clock() * 1000)
-        if seconds is None or now_ms - partition.lost_looked_for_ms < _LOST_SECONDS * 1000:
+        if seconds is None or now_ms - partition.lost_looked_for_ms < _LOST_LOOKED_FOR_SECONDS * 1000:
             return set()
         partition.lost_looked_for_ms = now_ms
-        prefix, since_ms = self._row(partition.number, _LOST), int((self._clock() - seconds) * 1000)
+        prefix, since_ms = self._row(partition.number, _LOST_KEYS), int((self._clock() - seconds) * 1000)
         told = {key: readable(LANES, key, value, LaneRow) for key, value in self._tables[LANES].items() if key.startswith(prefix)}
         return {key for key, row in told.items() if row is None or row.since < since_ms}
 

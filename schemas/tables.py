@@ -74,7 +74,7 @@ class LaneRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Table `lanes`, key: `<stage>|<partition>|<lane>`: what the commit's metadata has no room for."""
 
     lane: str
-    """`org:ID`, `org:ID/workspace:ID`, …, `…/email:<hash>`; `group` in the row that says that the group has committed."""
+    """`org:ID`, `org:ID/workspace:ID`, …, `…/email:<hash>`; `org:*` for more than one org's, `partition` for a whole one; `group` in the row that says that the group has committed."""
     state: str
     since: int
     """Unix ms."""

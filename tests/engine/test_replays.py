@@ -97,16 +97,12 @@ async def test_a_replay_with_a_blocked_org_in_it_waits_for_that_org_alone(place:
     assert desk.side_by_side == []
 
 
-async def test_a_replay_survives_a_worker_that_dies_in_the_middle(place: Place) -> None:
-    """The next owner goes on where the last commit says; nothing is left out, and it ends."""
-    desk = Desk()
-    await done_once(place, desk, 400)
+async def killed_in_the_middle(place: Place) -> tuple[ReplayRow, int, Desk]:
+    """A replay of 400 messages whose worker died after the first 100 were committed as done; how far they were; the desk, whose calls hang."""
     slow = Desk()
     slow.slow_seconds[""] = 0.05
-    limits = dataclasses.replace(FAST, batch_messages=10)
-    running = await place.begin(slow, limits)
+    running = await place.begin(slow, dataclasses.replace(FAST, batch_messages=10))
     row = await ask(place, 0, 400)
-
     committed = 0
 
     async def partly() -> bool:
@@ -120,6 +116,14 @@ async def test_a_replay_survives_a_worker_that_dies_in_the_middle(place: Place) 
     slow.shut = {"acme": asyncio.Event(), "bolt": asyncio.Event()}
     await until(partly)
     await running.crash()
+    return row, committed, slow
+
+
+async def test_a_replay_survives_a_worker_that_dies_in_the_middle(place: Place) -> None:
+    """The next owner goes on where the last commit says; nothing is left out, and it ends."""
+    desk = Desk()
+    await done_once(place, desk, 400)
+    row, committed, slow = await killed_in_the_middle(place)
     before = {int(message.id) for message in slow.calls}
     assert len(before) < 400
     async with place.worker(desk) as running:
@@ -158,25 +162,8 @@ async def test_a_replay_goes_on_where_it_was_also_after_an_owner_that_died_as_so
     """The first commit of an owner comes before it begins what it took over: that commit carries it all the same."""
     desk = Desk()
     await done_once(place, desk, 400)
-    slow = Desk()
-    slow.slow_seconds[""] = 0.05
-    running = await place.begin(slow, dataclasses.replace(FAST, batch_messages=10))
-    row = await ask(place, 0, 400)
-    committed = 0
-
-    async def partly() -> bool:
-        nonlocal committed
-        told = metadata.decode((await place.committed())[0].metadata).replays
-        committed = dict(zip(told[::2], told[1::2], strict=True)).get(short_id(row.id), 0)
-        return committed >= 100
-
-    await until(lambda: len(slow.calls) >= 200)
-    slow.shut = {"acme": asyncio.Event(), "bolt": asyncio.Event()}
-    await until(partly)
-    await running.crash()
-    brief = Desk()
-    brief.shut = slow.shut
-    running = await place.begin(brief, dataclasses.replace(FAST, commit_seconds=3600.0))
+    row, committed, slow = await killed_in_the_middle(place)
+    running = await place.begin(slow, dataclasses.replace(FAST, commit_seconds=3600.0))
     await until(lambda: running.ready)
     await running.crash()
     async with place.worker(desk) as running:

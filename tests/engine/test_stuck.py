@@ -32,6 +32,15 @@ async def says(running: Running, words: str) -> str:
     return reason
 
 
+async def ends_stuck(running: Running) -> str:
+    """What a worker ends with that only a start anew helps."""
+    with pytest.raises(ExceptionGroup) as caught:
+        await running.task
+    (inner,) = _flat(caught.value)
+    assert isinstance(inner, Stuck)
+    return str(inner)
+
+
 @contextlib.asynccontextmanager
 async def flowing(place: Place, partition: int) -> AsyncIterator[None]:
     """Meanwhile messages come in one partition, one after the other."""
@@ -72,12 +81,9 @@ async def test_f37_a_worker_whose_reading_stopped_says_so_and_then_ends_with_one
     seam.deaf = True
     await place.send(told(n) for n in range(10, 20))
     assert "10 messages" in await says(running, "live reading has brought nothing")
-    with pytest.raises(ExceptionGroup) as caught:
-        await running.task
-    (inner,) = _flat(caught.value)
-    assert isinstance(inner, Stuck)
-    assert "this process ends, to be started again" in str(inner)
-    assert "\n" not in str(inner)
+    line = await ends_stuck(running)
+    assert "this process ends, to be started again" in line
+    assert "\n" not in line
     async with place.worker(Desk(), WATCHED):
         await place.out(20)
     assert sorted(set(place.numbers())) == list(range(20))
@@ -113,11 +119,7 @@ async def test_f37_one_partition_that_brings_nothing_is_noticed_while_another_fl
         assert (lane["partition"], lane["lane"], lane["state"], lane["waiting"]) == (1, "partition", "blocked", 10)
         assert lane["oldest_at"] is not None
         assert "the broker that leads the partition" in lane["mend"]
-        with pytest.raises(ExceptionGroup) as caught:
-            await running.task
-        (inner,) = _flat(caught.value)
-        assert isinstance(inner, Stuck)
-        assert "partition 1 " in str(inner)
+        assert "partition 1 " in await ends_stuck(running)
     async with place.worker(Desk(), WATCHED) as another:
         await until(lambda: set(range(20)) <= set(place.numbers()))
         await until(lambda: place.lane_rows(another) == {})
@@ -144,11 +146,7 @@ async def test_f37_a_sweep_that_brings_nothing_is_noticed_while_live_reading_flo
     async with flowing(place, partition=0):
         assert "from partition 0 " in await says(running, "the sweep has brought nothing")
         assert (await lag_says(place, "no_progress"))["lane"] == "partition"
-        with pytest.raises(ExceptionGroup) as caught:
-            await running.task
-        (inner,) = _flat(caught.value)
-        assert isinstance(inner, Stuck)
-        assert "the sweep" in str(inner)
+        assert "the sweep" in await ends_stuck(running)
     async with place.worker(Desk(), WATCHED) as another:
         await until(lambda: set(range(10)) <= set(place.numbers()))
         await until(lambda: place.lane_rows(another) == {})
