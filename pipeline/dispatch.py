@@ -18,7 +18,7 @@ from pipeline.board import Board
 from pipeline.delivery import deliver, out_record, records_of, row_record, unexpected
 from pipeline.errors import LeaseLost, PipelineError
 from pipeline.lanes import LaneKey
-from pipeline.ledger import Lag, Ledger, Verdict
+from pipeline.ledger import Held, Lag, Ledger, Verdict
 from pipeline.lines import Entry, Line, State, Tally
 from pipeline.messages import Message
 from pipeline.outcomes import Batch, Block, Drop, Emit, Outcome, Reject, Retry, Wait
@@ -526,12 +526,12 @@ class Dispatcher:
     ledgers: Callable[[], list[Ledger[Entry]]] = staticmethod(list)
     """The ledgers of all partitions that are held; set by the worker."""
 
-    def give_up(self, ledger: Ledger[Entry], before_ms: float) -> int | None:
+    def give_up(self, ledger: Ledger[Entry], before_ms: float) -> Held[Entry] | None:
         """What waits in memory and came before then goes back to the log, from where the sweep takes it to the dead letters.
 
-        Gives the time, Unix ms, of the oldest that goes on waiting, if any does.
+        Gives the oldest that goes on waiting, if any does.
         """
-        oldest_ms: int | None = None
+        oldest: Held[Entry] | None = None
         for held in list(ledger.unfinished.values()):
             entry = held.body
             if entry.state is not State.WAITING or entry.rests_for is None:
@@ -539,9 +539,9 @@ class Dispatcher:
             if held.timestamp_ms <= before_ms:
                 lane = self._stage.waiting_lane(entry.message)
                 self._give_back(self._lines[entry.message.org], entry, entry.message.key_of(lane), lane, "waiting", entry.rests_for)
-            else:
-                oldest_ms = held.timestamp_ms if oldest_ms is None else min(oldest_ms, held.timestamp_ms)
-        return oldest_ms
+            elif oldest is None or held.timestamp_ms < oldest.timestamp_ms:
+                oldest = held
+        return oldest
 
     def _give_back(
         self, line: Line, entry: Entry, key: LaneKey, lane: str, state: str, cause: Cause, wake: Callable[[], bool] | None = None

@@ -18,7 +18,7 @@ import structlog
 from pipeline.delivery import deliver
 from pipeline.dispatch import RESCUE, Dispatcher
 from pipeline.errors import CommitRefused, MetadataError, NotAllowed, OffsetOutOfRange, Stuck, TransportError
-from pipeline.lanes import ORG_BYTES, WORKSPACE_BYTES, key_of_name, wider
+from pipeline.lanes import ORG_BYTES, WORKSPACE_BYTES, LaneKey, key_of_name, wider
 from pipeline.ledger import Lag, Ledger
 from pipeline.lines import Entry, State
 from pipeline.metadata import Progress, decode
@@ -642,9 +642,13 @@ class Worker:
         now_ms = self._clock() * 1000
         most = 0.0
         for partition in self._partitions.values():
-            oldest_ms = self._dispatcher.give_up(partition.ledger, now_ms - limits.retention_rescued * limits.retention_seconds * 1000)
-            if oldest_ms is not None:
-                most = max(most, (now_ms - oldest_ms) / 1000 / limits.retention_seconds)
+            oldest = self._dispatcher.give_up(partition.ledger, now_ms - limits.retention_rescued * limits.retention_seconds * 1000)
+            if oldest is not None and (cause := oldest.body.rests_for) is not None:
+                used = (now_ms - oldest.timestamp_ms) / 1000 / limits.retention_seconds
+                most = max(most, used)
+                if used >= limits.retention_warned:
+                    lane = self.stage.waiting_lane(oldest.body.message)
+                    self._warn_of_retention(partition, oldest.body.message.key_of(lane), lane, f"{cause.code}: {cause.message}", cause.hint)
             for lag in partition.ledger.lagging.values():
                 if lag.following or not (lag.passed or lag.at_least):
                     continue
@@ -658,13 +662,18 @@ class Worker:
                         stage=self.stage.name, partition=partition.number, lane=lag.name, waiting=lag.passed, cause=lag.cause,
                     )  # fmt: skip
                     self._dispatcher.changed.set()
-                elif used >= limits.retention_warned and lag.key not in partition.warned:
-                    partition.warned.add(lag.key)
-                    log.warning(
-                        "a lane has waited for half of what the log keeps: mend it, or its messages go to the dead letters",
-                        stage=self.stage.name, partition=partition.number, lane=lag.name, cause=lag.cause, mend=lag.mend,
-                    )  # fmt: skip
+                elif used >= limits.retention_warned:
+                    self._warn_of_retention(partition, lag.key, lag.name, lag.cause, lag.mend)
         self._observer.retention(self.stage.name, most)
+
+    def _warn_of_retention(self, partition: Partition, key: LaneKey, lane: str, cause: str, mend: str) -> None:
+        if key in partition.warned:
+            return
+        partition.warned.add(key)
+        log.warning(
+            "a lane has waited for half of what the log keeps: mend it, or its messages go to the dead letters",
+            stage=self.stage.name, partition=partition.number, lane=lane, cause=cause, mend=mend,
+        )  # fmt: skip
 
     async def _commit(self, partitions: Sequence[Partition], *, drained: bool) -> None:
         """The one place that commits: the value is a pure function of outcomes, and only changes are committed."""

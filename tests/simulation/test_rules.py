@@ -11,7 +11,7 @@ from pipeline.errors import LeaseLost, WriteError
 from pipeline.memory import MemoryTransport
 from pipeline.messages import Message
 from pipeline.metadata import decode
-from pipeline.outcomes import Batch, Block, Emit, Out, Outcome, Retry
+from pipeline.outcomes import Batch, Block, Emit, Out, Outcome, Retry, Wait
 from pipeline.stage import Closed, Limits, OpenGate
 from schemas.messages import Cause
 from stages import lag
@@ -20,6 +20,7 @@ from tests.engine.seam import Seam
 from tests.simulation.room import Room, each, passed_on, simulated
 
 LIMITS = Limits()
+ABSENT = Cause(code="no_row", message="It is not there.")
 DOWN = Cause(code="org_down", message="The org does not answer.", hint="Wait.")
 BY_HAND = Cause(code="paused", message="By hand.")
 
@@ -577,6 +578,27 @@ def test_the_retention_guard_warns_at_half_and_rescues_at_four_fifths() -> None:
         assert {letter.causes[0].code for letter in room.letters()} == {"retention_guard"}
         await room.until(lambda: seen[-1] == 0)
         assert states == {"blocked"}, "also while it is rescued"
+
+    simulated(test)
+
+
+def test_the_retention_guard_warns_of_and_rescues_what_waits_in_memory_too() -> None:
+    """Rule 10, for one that waits for a row."""
+
+    async def test(room: Room) -> None:
+        limits = Limits(retention_seconds=2_000.0)
+        await room.enter(each(lambda message: Wait("rows", "row", None, ABSENT, longest_seconds=10_000.0)), limits)
+        room.send([told(1)])
+        with capture_logs() as lines:
+            await room.pass_by(980)
+            assert not [line for line in lines if "half of what the log keeps" in line["event"]]
+            await room.pass_by(40)
+            [warned] = [line for line in lines if "half of what the log keeps" in line["event"]]
+            assert (warned["lane"].startswith("org:acme/"), warned["cause"]) == (True, "no_row: It is not there.")
+            await room.pass_by(560)
+            assert room.letters() == []
+            await room.until(lambda: len(room.letters()) == 1)
+        assert room.letters()[0].causes[0].code == "retention_guard"
 
     simulated(test)
 
