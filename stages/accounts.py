@@ -193,7 +193,7 @@ class Accounts:
             return self._done(ask, write.id, {}, "account_found", left_out)
         kind = refusals.kind(troubles)
         if kind in (LOOK, TRANSIENT):
-            return verdicts.again(next(trouble for trouble in troubles if trouble.kind == kind))
+            return verdicts.again(next(trouble for trouble in troubles if trouble.kind == kind), ask.messages[0])
         cause = troubles[0].cause
         row = AccountRow(why=cause, version=self._version(ask), at=self._now())
         trail = (*ask.company.trail, Written(stage=STAGE, at=self._now(), causes=tuple(trouble.cause for trouble in troubles)))

@@ -161,7 +161,7 @@ class CampaignMembership:
             await self._round(scene, groups)
         for group in scene.open(groups):
             cause = Cause(code="unsettled", message="The member changed each time that Turnout looked at it", hint="Turnout tries again")
-            _give(scene, group, verdicts.again(Trouble(TRANSIENT, cause)))
+            _give(scene, group, verdicts.again(Trouble(TRANSIENT, cause), group.cases[0].message))
 
     async def _round(self, scene: _Scene, groups: Sequence[Group]) -> None:
         """Look, decide, write, take in: two calls, or one where everybody is new."""
@@ -370,7 +370,7 @@ class CampaignMembership:
         elif kind == LOOK:
             self._changed(scene, group, troubles)
         elif kind == TRANSIENT:
-            _give(scene, group, verdicts.again(next(one for one in troubles if one.kind == TRANSIENT)))
+            _give(scene, group, verdicts.again(next(one for one in troubles if one.kind == TRANSIENT), group.cases[0].message))
         elif kind == ORG and refusals.is_missing_field(troubles):
             """The next round reads describe anew, and leaves the field out."""
         elif kind == ORG:

@@ -246,7 +246,7 @@ class Campaigns:
             values = {name: value for name, value in write.values.items() if name not in fields}
             return Write(CAMPAIGN, values, write.id) if values else None
         if kind in (LOOK, TRANSIENT):
-            scene.made.give(case.message, verdicts.again(next(trouble for trouble in troubles if trouble.kind == kind)))
+            scene.made.give(case.message, verdicts.again(next(trouble for trouble in troubles if trouble.kind == kind), case.message))
         elif write.id:
             case.left_out.update(dict.fromkeys(write.values, f"{troubles[0].cause.code}: {troubles[0].cause.message}"))
         else:
@@ -284,7 +284,7 @@ class Campaigns:
             case Lost(trouble):
                 scene.made.give(case.message, verdicts.lost(trouble))
             case Refused(troubles) if refusals.kind(troubles) == TRANSIENT:
-                scene.made.give(case.message, verdicts.again(troubles[0]))
+                scene.made.give(case.message, verdicts.again(troubles[0], case.message))
             case Refused(troubles) if refusals.kind(troubles) != LOOK:
                 scene.made.give(case.message, self._no_campaign(case, tuple(trouble.cause for trouble in troubles)))
             case Saved() | Refused():
@@ -320,7 +320,7 @@ class Campaigns:
         """A whole call about Campaigns was refused: no right to see them, mostly."""
         kind = refusals.kind(troubles)
         for case in _open(made, cases):
-            outcome = verdicts.again(troubles[0]) if kind in (LOOK, TRANSIENT) else self._no_campaign(case, [troubles[0].cause])
+            outcome = verdicts.again(troubles[0], case.message) if kind in (LOOK, TRANSIENT) else self._no_campaign(case, [troubles[0].cause])
             made.give(case.message, outcome)
 
     def _rows(self, subject: Session, known: CampaignRow | None, row: CampaignRow) -> tuple[Row, ...]:

@@ -315,7 +315,7 @@ class Registrants:
         if kind == LOOK:
             return self._changed(scene, plan, write, troubles)
         if kind == TRANSIENT:
-            return verdicts.again(next(one for one in troubles if one.kind == TRANSIENT))
+            return verdicts.again(next(one for one in troubles if one.kind == TRANSIENT), plan.message)
         if kind == ORG:
             trouble = next(one for one in troubles if one.kind == ORG)
             return Block(org_lane(plan.message.org), trouble.cause, trouble.retry_after_seconds)

@@ -11,7 +11,7 @@ from pipeline.outcomes import Batch, Block, Outcome, Reject, Retry, Wait
 from schemas.messages import Cause, Subject, Written
 from schemas.settings import Org, Workspace
 from stages.rows import Tables
-from stages.salesforce.causes import LOOK, ORG, TRANSIENT
+from stages.salesforce.causes import LOOK, ORG
 from stages.salesforce.door import Trouble
 from stages.salesforce.errors import CallRefused, OrgUnavailable, OutcomeUnknown, SalesforceDoorError, UnknownOrg
 
@@ -21,8 +21,10 @@ LOCKED_SECONDS: Final = 2.0
 SETTINGS_WAIT_SECONDS: Final = 300.0
 """Longest wait for the row of an org or a workspace, which stood there when the door took the event."""
 
-NEVER_THE_MESSAGE: Final = frozenset({"UNABLE_TO_LOCK_ROW", "REQUEST_LIMIT_EXCEEDED", "SERVER_UNAVAILABLE", "QUERY_TIMEOUT"})
+NEVER_THE_MESSAGE: Final = frozenset({"INVALID_SESSION_ID", "UNABLE_TO_LOCK_ROW", "REQUEST_LIMIT_EXCEEDED", "SERVER_UNAVAILABLE", "QUERY_TIMEOUT"})
 """Transient, and never the fault of the message that met it: such tries are not counted."""
+PERSON: Final = "registration"
+"""The kind of message that may end in the dead letters; sessions and companies are waited for."""
 
 _subjects: Final = msgspec.json.Decoder(Subject)
 _NO_ORG: Final = Cause(code="unreadable", message="The record names no org", hint="Other software wrote it: look at it, then discard it")
@@ -53,7 +55,13 @@ class Verdicts:
         return [self._outcomes[place] for place in range(len(self.batch.messages))]
 
     def fail(self, messages: Iterable[Message], error: SalesforceDoorError) -> None:
-        """What an error of the door means for those of the messages that have no outcome yet."""
+        """What an error of the door means for those of the messages that have no outcome yet.
+
+        A call that was refused for many may be one message's fault: the error is raised, so that the engine finds out whose by splitting
+        the batch.
+        """
+        if isinstance(error, CallRefused) and error.trouble.kind != ORG and len(self.batch.messages) > 1:
+            raise error
         for message in self.open(messages):
             self.give(message, failed(error, message))
 
@@ -72,16 +80,19 @@ def failed(error: SalesforceDoorError, message: Message) -> Outcome:
 
 
 def refused(trouble: Trouble, message: Message) -> Outcome:
-    """What the refusal of a whole call means: no record was looked at, so no record can be at fault."""
+    """What the refusal of a whole call means."""
     if trouble.kind == ORG:
         return Block(org_lane(message.org), trouble.cause, trouble.retry_after_seconds)
-    return again(trouble)
+    return again(trouble, message)
 
 
-def again(trouble: Trouble, seconds: float = LOCKED_SECONDS) -> Retry:
-    """Once more after the time that the org asks for."""
-    free = trouble.kind == TRANSIENT and trouble.cause.code in NEVER_THE_MESSAGE
-    return Retry(trouble.retry_after_seconds or (LOOK_AGAIN_SECONDS if trouble.kind == LOOK else seconds), trouble.cause, free)
+def again(trouble: Trouble, message: Message) -> Outcome:
+    """Once more after the time that the org asks for, and later each time. A session or a company has no last try: its own lane is probed."""
+    seconds = trouble.retry_after_seconds or (LOOK_AGAIN_SECONDS if trouble.kind == LOOK else LOCKED_SECONDS)
+    free = trouble.cause.code in NEVER_THE_MESSAGE
+    if message.kind != PERSON and not free:
+        return Block(message.lanes[-1], trouble.cause, seconds)
+    return Retry(seconds, trouble.cause, free)
 
 
 def lost(trouble: Trouble) -> Retry:

@@ -16,7 +16,6 @@ from stages.salesforce.ids import full_id, is_id
 RECORD: Final = "record"
 ORG: Final = "org"
 TRANSIENT: Final = "transient"
-TOKEN: Final = "token"
 LOOK: Final = "look"
 
 DAILY_PROBE_SECONDS: Final = 900.0
@@ -44,7 +43,7 @@ class Rule:
 
 CODES: Final[Mapping[str, tuple[Rule, ...]]] = {
     # The session and the allowance.
-    "INVALID_SESSION_ID": (Rule(TOKEN, "The session has ended: Turnout gets a new one by itself"),),
+    "INVALID_SESSION_ID": (Rule(TRANSIENT, "The session has ended: Turnout gets a new one by itself", 1.0),),
     "REQUEST_LIMIT_EXCEEDED": (
         Rule(TRANSIENT, "Too many calls at once: Turnout waits a moment and makes fewer at once", 3.0, words="concurrent"),
         Rule(ORG, "The org's daily API calls are used up: wait, buy more, or find out in Setup > API usage who uses them", DAILY_PROBE_SECONDS),
