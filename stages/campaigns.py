@@ -320,7 +320,9 @@ class Campaigns:
         """A whole call about Campaigns was refused: no right to see them, mostly."""
         kind = refusals.kind(troubles)
         for case in _open(made, cases):
-            outcome = verdicts.again(troubles[0], case.message) if kind in (LOOK, TRANSIENT) else self._no_campaign(case, [troubles[0].cause])
+            outcome = (
+                verdicts.again(troubles[0], case.message) if kind in (LOOK, TRANSIENT) else self._no_campaign(case, [troubles[0].cause])
+            )
             made.give(case.message, outcome)
 
     def _rows(self, subject: Session, known: CampaignRow | None, row: CampaignRow) -> tuple[Row, ...]:

@@ -21,7 +21,9 @@ LOCKED_SECONDS: Final = 2.0
 SETTINGS_WAIT_SECONDS: Final = 300.0
 """Longest wait for the row of an org or a workspace, which stood there when the door took the event."""
 
-NEVER_THE_MESSAGE: Final = frozenset({"INVALID_SESSION_ID", "UNABLE_TO_LOCK_ROW", "REQUEST_LIMIT_EXCEEDED", "SERVER_UNAVAILABLE", "QUERY_TIMEOUT"})
+NEVER_THE_MESSAGE: Final = frozenset(
+    {"INVALID_SESSION_ID", "UNABLE_TO_LOCK_ROW", "REQUEST_LIMIT_EXCEEDED", "SERVER_UNAVAILABLE", "QUERY_TIMEOUT"}
+)
 """Transient, and never the fault of the message that met it: such tries are not counted."""
 PERSON: Final = "registration"
 """The kind of message that may end in the dead letters; sessions and companies are waited for."""
