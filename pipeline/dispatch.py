@@ -427,9 +427,15 @@ class Dispatcher:
     # -- resting and waiting ------------------------------------------------------------------------
 
     def _retry(self, line: Line, entry: Entry, outcome: Retry) -> None:
-        if not outcome.free:
+        if outcome.free:
+            entry.blocks += 1
+        else:
             entry.message.tries += 1
-        seconds = max(outcome.after_seconds, 0.0)
+        # Later each time, and not all at one moment: who hits the same trouble together is then tried apart.
+        asked = max(outcome.after_seconds, 0.0)
+        longest = max(asked, self._limits.retry_longest_seconds)
+        grown = backoff_seconds(entry.blocks + entry.message.tries, random.random(), first_seconds=asked, longest_seconds=longest)
+        seconds = max(asked, grown)
         self._observer.outcome(self._stage.name, line.org, "retried", outcome.cause.code, 1)
         if self._over_budget(line):
             due = self._now() + seconds

@@ -53,7 +53,7 @@ class Entry:
         self.asked: tuple[str, str, bytes | None] | None = None
         """Table, key and row of the last wait for which it has asked: asked once."""
         self.blocks = 0
-        """How often its step has blocked its own narrowest lane: no tries of the message's, but the back-off grows with them."""
+        """How often its step has blocked its own narrowest lane, or asked for a free retry: no tries of the message's, but the back-off grows."""
         self.size = len(message.record.value or b"") + 500
 
     @property

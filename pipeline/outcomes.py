@@ -57,7 +57,7 @@ class Reject:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Retry:
-    """This message alone, again after some seconds; a bounded number of tries, then rejected with the cause."""
+    """This message alone, again after some seconds, which double with each try; a bounded number of tries, then rejected with the cause."""
 
     after_seconds: float
     cause: Cause

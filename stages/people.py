@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 
 from schemas.messages import Cause, Value, canonical_email
 from schemas.settings import Org, Workspace
-from stages.reads import Record, is_field_missing, known_fields, read
+from stages.reads import Record, is_field_missing, known_fields, read, read_deleted
 from stages.recency import milliseconds
 from stages.salesforce.door import Describe, OrgDoor, Trouble
 from stages.salesforce.errors import CallRefused, OrgUnavailable
@@ -186,8 +186,7 @@ async def _follow(door: OrgDoor, ids: Sequence[str], columns: Sequence[str], des
         if not missing:
             break
         for chunk in chunks(missing):
-            rows = await door.query(select(fields, CONTACT, f"Id IN {in_list(chunk)}"), deleted=True)
-            found.update(_by_id([{name: value for name, value in row.items() if not isinstance(value, dict)} for row in rows]))
+            found.update(_by_id(await read_deleted(door, select(fields, CONTACT, f"Id IN {in_list(chunk)}"))))
         masters = {row.get("MasterRecordId") for row in found.values() if row.get("IsDeleted")}
         missing = sorted(one for one in masters if one and one not in found)
     return found

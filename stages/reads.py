@@ -1,22 +1,62 @@
 """Queries in as few calls as can be: five in one composite, further pages followed. Never decides what to ask."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+import re
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 from schemas.messages import Cause
-from stages.salesforce.causes import UNREADABLE, classify_all, errors_of
+from stages.salesforce.causes import TRANSIENT, UNREADABLE, classify_all, errors_of
 from stages.salesforce.door import Describe, OrgDoor, Reply, Subrequest, Trouble
-from stages.salesforce.errors import CallRefused
-from stages.salesforce.soql import holds_reference, path_of_query
+from stages.salesforce.errors import CallRefused, OrgUnavailable
+from stages.salesforce.soql import holds_reference, path_of_query, select
 
 QUERIES: Final = 5
 """Most queries of one composite."""
 
+_FROM: Final = re.compile(r"\bFROM (\w+)")
+
 Record = dict[str, Any]
+T = TypeVar("T")
 
 
 async def read(door: OrgDoor, queries: Sequence[str], object_name: str = "") -> list[list[Record]]:
-    """The records of each query, in the order of `queries`. Raises the door's errors; CallRefused for a query that was refused."""
+    """The records of each query, in the order of `queries`.
+
+    Raises the door's errors: CallRefused for a query that was refused, OrgUnavailable where the org fails whatever it is asked.
+    """
+    return await _told_apart(door, queries, _read(door, queries, object_name))
+
+
+async def read_deleted(door: OrgDoor, soql: str) -> list[Record]:
+    """As `read`, for one query that finds deleted records too."""
+
+    async def ask() -> list[Record]:
+        return [_plain(record) for record in await door.query(soql, deleted=True)]
+
+    return await _told_apart(door, [soql], ask())
+
+
+async def _told_apart(door: OrgDoor, queries: Sequence[str], asking: Awaitable[T]) -> T:
+    """What was refused for no reason of its own is either a fault of these queries, or the org's whatever it is asked."""
+    try:
+        return await asking
+    except CallRefused as error:
+        if error.trouble.kind == TRANSIENT and not await _answers(door, queries):
+            raise OrgUnavailable(error.trouble) from error
+        raise
+
+
+async def _answers(door: OrgDoor, queries: Sequence[str]) -> bool:
+    """Whether the org answers the plainest questions about the same objects: then it is the queries that it can't answer."""
+    objects = sorted({found[1] for soql in queries if (found := _FROM.search(soql))})
+    plain = [Subrequest("GET", path_of_query(select(("Id",), name, limit=1))) for name in objects[:QUERIES]]
+    try:
+        return all(reply.status < 400 for reply in await door.composite(plain))
+    except CallRefused:
+        return False
+
+
+async def _read(door: OrgDoor, queries: Sequence[str], object_name: str) -> list[list[Record]]:
     found: list[list[Record]] = [[] for _ in queries]
     together = [place for place, soql in enumerate(queries) if not holds_reference(soql)]
     for start in range(0, len(together), QUERIES):

@@ -21,6 +21,8 @@ LOOK: Final = "look"
 DAILY_PROBE_SECONDS: Final = 900.0
 """An org that is out of calls is asked again every 15 minutes."""
 
+SESSION_ENDED: Final = "INVALID_SESSION_ID"
+
 UNREADABLE: Final = "unreadable_reply"
 """Our code for a body that is not Salesforce's: a page from the edge, nothing at all."""
 
@@ -43,7 +45,7 @@ class Rule:
 
 CODES: Final[Mapping[str, tuple[Rule, ...]]] = {
     # The session and the allowance.
-    "INVALID_SESSION_ID": (Rule(TRANSIENT, "The session has ended: Turnout gets a new one by itself", 1.0),),
+    SESSION_ENDED: (Rule(TRANSIENT, "The session has ended: Turnout gets a new one by itself", 1.0),),
     "REQUEST_LIMIT_EXCEEDED": (
         Rule(TRANSIENT, "Too many calls at once: Turnout waits a moment and makes fewer at once", 3.0, words="concurrent"),
         Rule(ORG, "The org's daily API calls are used up: wait, buy more, or find out in Setup > API usage who uses them", DAILY_PROBE_SECONDS),

@@ -77,6 +77,7 @@ class _Call:
 
 @dataclasses.dataclass(slots=True)
 class _Answer:
+    token: Token
     status: int = 0
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     body: Any = None
@@ -129,7 +130,11 @@ class Door:
             "compositeRequest": [self._part(i, part) for i, part in enumerate(subrequests)],
         }
         answer = await self._call(_Call("composite", "POST", "composite", body, writes=writes, guard=guard))
-        return _replies(answer, len(subrequests), writes)
+        replies = _replies(answer, len(subrequests), writes)
+        if any(error.code == causes.SESSION_ENDED for reply in replies if reply.status >= 400 for error in causes.errors_of(reply.body)):
+            # It ended between the parts. What was done stays done: who sent the others sends them again, with the next session.
+            self.tokens.forget(answer.token)
+        return replies
 
     async def collections(self, method: str, path: str, body: Any, headers: Mapping[str, str], *, guard: Guard | None = None) -> Reply:
         """One plain call, to `composite/sobjects` or to a record."""
@@ -194,9 +199,14 @@ class Door:
 
     async def _fetch_describe(self, object_name: str, last_modified: str) -> Fetched:
         headers = {"If-Modified-Since": last_modified} if last_modified else {}
-        answer = await self._call(
-            _Call("describe", "GET", f"sobjects/{quote(object_name)}/describe", headers=headers, object_name=object_name)
-        )
+        call = _Call("describe", "GET", f"sobjects/{quote(object_name)}/describe", headers=headers, object_name=object_name)
+        try:
+            answer = await self._call(call)
+        except CallRefused as error:
+            if error.trouble.kind != causes.TRANSIENT:
+                raise
+            # No message has a part in what is asked here.
+            raise OrgUnavailable(error.trouble) from error
         if answer.status == 304:
             return Fetched(None, last_modified)
         if not isinstance(answer.body, dict):
@@ -234,7 +244,7 @@ class Door:
         began = self._clock()
         outcome = ""
         try:
-            answer = await self._slots.run(self.health.gate, lambda: self._send(client, call))
+            answer = await self._slots.run(self.health.gate, lambda: self._send(client, token, call))
             outcome = "ok"
             self.health.gate.succeeded()
             return answer
@@ -273,9 +283,9 @@ class Door:
             self._client = (token, _client(token, self.api_version, self._session))
         return self._client[1]
 
-    def _send(self, client: Salesforce, call: _Call) -> _Answer:
+    def _send(self, client: Salesforce, token: Token, call: _Call) -> _Answer:
         """Runs in the worker thread."""
-        answer = _Answer()
+        answer = _Answer(token)
         times = self._times.pressed() if self._slots.pressed and not call.writes else self._times
 
         def keep(response: requests.Response, *args: Any, **kwargs: Any) -> None:
@@ -372,7 +382,7 @@ def _replies(answer: _Answer, count: int, writes: bool) -> list[Reply]:
 _WHOLE_ORG: Final = frozenset(
     {"REQUEST_LIMIT_EXCEEDED", "API_DISABLED_FOR_ORG", "API_CURRENTLY_DISABLED", "SERVER_UNAVAILABLE", causes.UNREADABLE}
 )
-_CODES_OF_STATUS: Final = {401: "INVALID_SESSION_ID", **dict.fromkeys((400, 405, 411, 413, 414, 415, 431), "BAD_REQUEST")}
+_CODES_OF_STATUS: Final = {401: causes.SESSION_ENDED, **dict.fromkeys((400, 405, 411, 413, 414, 415, 431), "BAD_REQUEST")}
 """Pages instead of JSON that are the request's fault. Any other page is the edge's: 403 and 404 too, which maintenance shows."""
 _EDGE: Final = frozenset({429, 502, 503, 504})
 

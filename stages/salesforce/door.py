@@ -101,7 +101,7 @@ class Trouble:
     """What an error of Salesforce means for us; the value of the error classification."""
 
     kind: str
-    """record (this record is wrong) · org (its setup is wrong: the lane waits) · transient · token · look (look again, the world changed)."""
+    """record (this record is wrong) · org (its setup is wrong: the lane waits) · transient · look (look again, the world changed)."""
     cause: Cause
     retry_after_seconds: float | None = None
     """Shortest time until the next try; None leaves it to the back-off."""

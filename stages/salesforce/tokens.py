@@ -129,6 +129,11 @@ class TokenDoor:
             self._refusal = None
             return self._token
 
+    def forget(self, dead: Token) -> None:
+        """The next call gets another token than this one."""
+        if self._token is dead:
+            self._token = None
+
     def forgive(self) -> None:
         """The next login may be tried at once: the settings were applied again, or a check has succeeded."""
         self._refusal = None

@@ -145,3 +145,31 @@ async def test_rule_12_what_the_org_says_about_itself_ends_with_the_mend(place: 
     await place.org.drop_rule(rule)
     await place.synced(seconds=90)
     assert len(await place.org.records("Lead")) == 30
+
+
+async def test_an_org_that_fails_inside_loses_nobody(opened: Open) -> None:
+    """UNKNOWN_EXCEPTION at one thing or at all, for as long as it lasts: people, their session and their company wait, and then arrive."""
+    faults: tuple[dict[str, Any], ...] = ({}, {"resource": "query"}, {"resource": "collections", "object": "Account"})
+    places = [await opened(objects={"create": "contact"}) for _ in faults]
+    sessions, struck = [], []
+    for place, match in zip(places, faults, strict=True):
+        struck.append(await place.org.fault("UNKNOWN_EXCEPTION", **match))
+        sessions.append(await place.session())
+        for number in range(3):
+            await place.registered(sessions[-1], f"guest{number}@inside.example", company="Inside Ltd")
+
+    async def tried() -> None:
+        assert min([await place.org.hits(fault) for place, fault in zip(places, struck, strict=True)]) >= 6, (
+            "as often as a message is tried"
+        )
+
+    await eventually(tried)
+    for place in places:
+        assert place.dead_letters() == []
+        await place.org.heal()
+    for place, session in zip(places, sessions, strict=True):
+        await place.synced()
+        campaign = await place.org.campaign(session.id)
+        contacts = await place.org.records("Contact")
+        assert [(await place.org.member(campaign["Id"], contact))["Status"] for contact in contacts] == ["Registered"] * 3
+        assert len(await place.org.records("Account")) == 1

@@ -24,6 +24,7 @@ from stages.campaign_membership import CampaignMembership
 from stages.create import Create
 from stages.match import Match
 from stages.rows import tables
+from stages.salesforce.errors import CallRefused
 from stages.salesforce.orgs import Keep, OrgRegistry
 from stages.sandbox.salesforce import SandboxOrgs
 from stages.settings import defaults
@@ -201,7 +202,14 @@ class Line:
             ready = rest
 
     async def run_batch(self, stage: str, batch: list[Entry]) -> None:
-        outcomes = await self.steps[stage](Batch(ORG, [entry.message for entry in batch], lambda: None))
+        try:
+            outcomes = await self.steps[stage](Batch(ORG, [entry.message for entry in batch], lambda: None))
+        except CallRefused:
+            middle = len(batch) // 2
+            assert middle, "what is refused alone has an outcome"
+            for half in (batch[:middle], batch[middle:]):
+                await self.run_batch(stage, half)
+            return
         assert len(outcomes) == len(batch)
         for entry, outcome in zip(batch, outcomes, strict=True):
             self.queue.remove(entry)

@@ -25,7 +25,7 @@ def test_every_row_of_the_table_can_be_reached_and_ends_in_one_that_fits_all() -
 @pytest.mark.parametrize(
     ("code", "message", "kind"),
     [
-        ("INVALID_SESSION_ID", "Session expired or invalid", "token"),
+        ("INVALID_SESSION_ID", "Session expired or invalid", "transient"),
         ("REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.", "org"),
         ("REQUEST_LIMIT_EXCEEDED", "ConcurrentRequests (Concurrent API Requests) Limit exceeded.", "transient"),
         ("REQUEST_LIMIT_EXCEEDED", "ConcurrentPerOrgLongTxn Limit exceeded", "transient"),

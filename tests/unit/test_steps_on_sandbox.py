@@ -1091,3 +1091,55 @@ async def rest(acme: Line, path: str) -> tuple[str]:
         token = (await answer.json(content_type=None))["access_token"]
     acme.org.http.headers["Authorization"] = f"Bearer {token}"
     return (f"{acme.org.url}/services/data/v62.0/{path}",)
+
+
+@pytest.mark.parametrize("match", [{}, {"resource": "query"}, {"resource": "composite"}, {"resource": "query", "object": "Lead"}])
+async def test_an_org_that_fails_inside_waits_as_one_that_is_down(acme: Line, match: dict[str, Any]) -> None:
+    """However long it lasts, and whatever it fails at: no tries of anybody's."""
+    acme.session()
+    await acme.run()
+    await acme.org.fault("UNKNOWN_EXCEPTION", **match)
+    for number in range(5):
+        acme.person(f"a{number}@mill.example")
+    await acme.run()
+    assert {type(outcome) for stage, message, outcome in acme.seen if message.kind == "registration"} == {Block}
+    await acme.org.heal()
+    await acme.run()
+    assert len(await acme.org.records("CampaignMember")) == 5
+
+
+async def test_a_query_that_fails_for_one_address_costs_the_others_nothing(acme: Line) -> None:
+    acme.session()
+    await acme.run()
+    await acme.org.fault("UNKNOWN_EXCEPTION", resource="query", email="odd@mill.example", message="ErrorId 1")
+    for email in ("a@mill.example", "b@mill.example", "odd@mill.example", "c@mill.example"):
+        acme.person(email)
+    await acme.run()
+    assert sorted(lead["Email"] for lead in await acme.org.records("Lead")) == ["a@mill.example", "b@mill.example", "c@mill.example"]
+    [outcome] = {outcome for _, message, outcome in acme.seen if message.key == "odd@mill.example"}
+    assert isinstance(outcome, Retry)
+    assert (outcome.cause.message, outcome.free) == ("ErrorId 1", False)
+
+
+@pytest.mark.parametrize("resource", ["query", "collections"])
+async def test_a_session_that_ends_between_the_parts_of_a_call_is_nobodys_fault(acme: Line, resource: str) -> None:
+    acme.session()
+    await acme.run()
+    for times in (1, 3):
+        await acme.org.fault("INVALID_SESSION_ID", resource=resource, times=times)
+        acme.person(f"a{times}@mill.example")
+        await acme.run()
+        assert [stage for stage, _ in acme.of(f"a{times}@mill.example")] == ["campaign-membership"]
+    assert acme.causes() == []
+    assert all(outcome.free for _, _, outcome in acme.seen if isinstance(outcome, Retry))
+
+
+async def test_a_session_is_never_refused_for_what_the_org_does(acme: Line) -> None:
+    """An org that fails inside, at the Campaigns themselves."""
+    await acme.org.fault("UNKNOWN_EXCEPTION", resource="collections", object="Campaign")
+    acme.session()
+    await acme.run()
+    assert acme.final == []
+    await acme.org.heal()
+    await acme.run()
+    assert (await acme.org.campaign("S1"))["Status"] == "Planned"
