@@ -53,9 +53,11 @@ def status(session: SessionRow) -> str:
     """How the Campaign stands: Salesforce's own values as shipped."""
     if session.canceled_at or session.status == "canceled":
         return ABORTED
+    if session.status == "on_demand":
+        return IN_PROGRESS
     if session.ended_at or session.status == "past":
         return COMPLETED
-    if session.started_at or session.status in ("live", "on_demand"):
+    if session.started_at or session.status == "live":
         return IN_PROGRESS
     return PLANNED
 

@@ -181,7 +181,7 @@ class Normalize:
             email=address,
             person=told.id,
             happened_at=webhook.happened_at(
-                received.trigger, told.attributes, session_ended_at=session.ended_at, signed_at=received.signed_at
+                received.trigger, told.attributes, session_ended_at=livesessions.end_of(session), signed_at=received.signed_at
             ),
             received_at=received.received_at,
             attributes=livesessions.context(session, event) | values,

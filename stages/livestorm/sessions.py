@@ -60,7 +60,7 @@ def merge(known: SessionRow | None, fresh: SessionRow, *, connected_at: int) -> 
     `connected_at` (Unix s, of its workspace) says what is past.
     """
     row = msgspec.structs.replace(fresh) if known is None else _merged(known, fresh)
-    if row.ended_at and row.status != "on_demand":
+    if end_of(row):
         row.status = _at_least(row.status, PAST)
     row.past = ended_before(row, connected_at)
     return row
@@ -78,10 +78,15 @@ def closed(row: SessionRow, workspace: Workspace) -> str | None:
     return "past_session" if ended_before(row, workspace.connected_at) else None
 
 
+def end_of(row: SessionRow) -> int:
+    """When it ended (Unix s), 0: it has not. A session on demand goes on, whatever end it is told with."""
+    return 0 if row.status == "on_demand" else row.ended_at
+
+
 def ended_before(row: SessionRow, moment: int) -> bool:
     """Whether it ended before a moment (Unix s). One that is over without an end told counts by its last known time."""
-    if row.ended_at:
-        return row.ended_at < moment
+    if end := end_of(row):
+        return end < moment
     if row.status in _ENDED:
         return (row.started_at or row.estimated_started_at or row.updated_at) < moment
     return row.status == "canceled" and (row.canceled_at or row.updated_at) < moment

@@ -60,7 +60,8 @@ def test_a_long_title_is_cut_and_the_date_never(title: str, zone: str, begins: i
     [
         ({"status": "upcoming"}, "Planned"), ({"status": "live"}, "In Progress"), ({"started_at": 1793507400}, "In Progress"),
         ({"status": "past", "started_at": 1, "ended_at": 2}, "Completed"), ({"ended_at": 2}, "Completed"), ({"status": "canceled"}, "Aborted"),
-        ({"canceled_at": 1, "ended_at": 2}, "Aborted"), ({"status": "on_demand"}, "In Progress"), ({"status": "past_not_started"}, "Planned"),
+        ({"canceled_at": 1, "ended_at": 2}, "Aborted"), ({"status": "on_demand"}, "In Progress"),
+        ({"status": "on_demand", "started_at": 1, "ended_at": 2}, "In Progress"), ({"status": "past_not_started"}, "Planned"),
     ],
 )  # fmt: skip
 def test_the_status_follows_the_session(row: dict[str, Any], expected: str) -> None:

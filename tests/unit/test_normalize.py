@@ -269,6 +269,11 @@ async def test_a_time_that_is_no_moment_costs_that_value_and_nobody(odd: Any) ->
     assert told.trail[0].left_out == {"$.data.attributes.registrant_detail.created_at": "expected Unix seconds"}
 
 
+async def test_attendance_on_demand_happened_when_it_was_told() -> None:
+    going_on = SessionRow(id="S1", workspace="acme", event="E1", status="on_demand", ended_at=CONNECTED - 400, orgs=("acme-prod",))
+    assert registration(await World(session=going_on).one(person("people.attended"))).happened_at == SIGNED * 1000
+
+
 async def test_attendance_happened_at_the_sessions_end() -> None:
     ended = SessionRow(id="S1", workspace="acme", event="E1", status="past", ended_at=NOW - 400, orgs=("acme-prod",))
     for event in ("people.attended", "people.not_attended"):
@@ -604,6 +609,11 @@ def test_a_live_session_that_is_canceled_and_an_on_demand_one_keep_their_names()
     )
     resource = livestorm.Resource("S1", livestorm.Session(event_id="E1", status="on_demand", updated_at=10))
     assert sessions.snapshot(resource, "session.ended", workspace="acme", signed_at=5).status == "on_demand"
+
+
+def test_a_session_on_demand_is_never_past_whatever_end_it_is_told_with() -> None:
+    row = sessions.merge(None, snapshot(status="on_demand", ended_at=20, updated_at=1), connected_at=1000)
+    assert (row.past, row.status) == (False, "on_demand")
 
 
 def test_a_zone_that_nobody_knows_is_utc() -> None:
