@@ -43,12 +43,12 @@ class SessionRow(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class CampaignRow(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Table `campaigns`, key: `<org>|<session id>`. Exactly one of `campaign` and `why` is set."""
+    """Table `campaigns`, key: `<org>|<session id>`. `campaign` or `why` is set; both where the org refuses what the Campaign should get now."""
 
     campaign: str = ""
     """The Campaign's Id, 18 characters."""
     why: Cause | None = None
-    """Why there is none: past, breakout_room, or refused in the org's words."""
+    """Why there is none, or it is not kept up to date: past, breakout_room, or refused in the org's words."""
     version: int = 1
     statuses: tuple[str, ...] = ()
     """Labels that the Campaign has, as read back."""

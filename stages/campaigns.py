@@ -15,7 +15,7 @@ from stages import mapping, naming, people, ranking, refusals, verdicts, writes
 from stages.naming import Title
 from stages.reads import Record, known_fields, read
 from stages.rows import Tables, campaign_key
-from stages.salesforce.causes import LOOK, TRANSIENT
+from stages.salesforce.causes import LOOK, ORG, TRANSIENT
 from stages.salesforce.door import Describe, Field, OrgDoor, Orgs, Trouble
 from stages.salesforce.errors import CallRefused, OrgUnavailable, SalesforceDoorError
 from stages.salesforce.ids import full_id
@@ -26,8 +26,6 @@ from stages.writes import Lost, Refused, Result, Saved, Unsent, Write
 CAMPAIGN: Final = "Campaign"
 STATUS: Final = "CampaignMemberStatus"
 STAGE: Final = "create"
-ROUNDS: Final = 4
-"""Most times that a Campaign is sent again with a field less."""
 
 PAST: Final = "past_session"
 BREAKOUT: Final = "breakout_room"
@@ -72,6 +70,8 @@ class Case:
     written: dict[str, Value] = dataclasses.field(default_factory=dict)
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
     causes: tuple[Cause, ...] = ()
+    refused: tuple[Trouble, ...] = ()
+    """Why the org took nothing of the last write."""
     statuses: list[Record] = dataclasses.field(default_factory=list)
 
     @property
@@ -80,10 +80,13 @@ class Case:
 
     @property
     def trusted(self) -> CampaignRow | None:
-        """The row, if it names a Campaign that nobody found to be gone."""
-        known = self.known
-        alive = known is not None and known.campaign and known.version > self.subject.dead_version and not self.gone
-        return known if alive else None
+        """The row, if it names a Campaign that was not looked for in vain. Its Id is kept whatever the org refuses: else a second one is made."""
+        return self.known if self.known is not None and self.known.campaign and not self.gone else None
+
+    @property
+    def doubted(self) -> bool:
+        """Somebody found the row's Campaign gone, or without a status."""
+        return self.known is not None and self.known.version <= self.subject.dead_version
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,6 +102,11 @@ class _Scene:
     def key(self) -> Field | None:
         return self.describe.field(self.org.campaign_key_field) if self.org.campaign_key_field else None
 
+    @property
+    def marks(self) -> bool:
+        """Whether a Campaign bears its session where Turnout's user can write and read it; else its name and date must tell."""
+        return any(field is not None and field.createable for field in (self.describe.field("Description"), self.key))
+
 
 class Campaigns:
     """Works the sessions of a batch. `clock` gives Unix seconds; `wait_seconds` bounds the wait for a session or event that nobody told of."""
@@ -113,7 +121,11 @@ class Campaigns:
         try:
             await self._work(made, org, cases)
         except CallRefused as error:
-            self._refuse_all(made, cases, (error.trouble,))
+            if error.trouble.kind != ORG and len(made.batch.messages) > 1:
+                # It may be one session's fault: the engine finds out whose by splitting the batch.
+                raise
+            for case in _open(made, cases):
+                made.give(case.message, self._refused(case, (error.trouble,)))
         except SalesforceDoorError as error:
             made.fail((case.message for case in cases), error)
 
@@ -159,8 +171,7 @@ class Campaigns:
         known: CampaignRow | None,
     ) -> Case | None:
         case = Case(message, subject, workspace, naming.title(session, event), known)
-        row = case.trusted
-        if row is not None and row.title == case.title.digest() and row.status == case.title.status and not _lacks(row, workspace):
+        if case.trusted is not None and _is_settled(case, case.trusted):
             made.give(message, Emit(reason="campaign_known", trail=subject.trail))
             return None
         return case
@@ -177,40 +188,44 @@ class Campaigns:
 
     async def _find(self, scene: _Scene, cases: Sequence[Case]) -> None:
         """One query: the Campaigns of these rows, and those of the name, the date or the key; the mark or the key says whose one is."""
-        key = known_fields(scene.describe, (scene.org.campaign_key_field,)) if scene.org.campaign_key_field else []
-        fields = known_fields(scene.describe, (*_FIELDS, *key))
+        key = scene.key.name if scene.key is not None else ""
+        fields = known_fields(scene.describe, (*_FIELDS, key))
         by_session = {case.session: case for case in cases}
-        queries = [select(fields, CAMPAIGN, _where([by_session[one] for one in chunk], key)) for chunk in chunks(by_session, count=50)]
+        queries = [
+            select(fields, CAMPAIGN, _where(scene.describe, [by_session[one] for one in chunk], key))
+            for chunk in chunks(by_session, count=50)
+        ]
         records = [record for rows in await read(scene.door, queries, CAMPAIGN) for record in rows]
         for record in records:
             record["Id"] = full_id(record["Id"])
         for case in cases:
             row = case.trusted
-            by_id = [record for record in records if row is not None and record["Id"] == row.campaign]
-            case.gone = row is not None and not by_id
-            marked = [record for record in records if _is_of(record, case.session, key)]
-            case.record = min(by_id or marked, key=people.age, default=None)
+            found = [record for record in records if row is not None and record["Id"] == row.campaign]
+            case.gone = row is not None and not found
+            found = found or [record for record in records if _is_of(record, case.session, key)]
+            if not found and not scene.marks:
+                found = [record for record in records if _is_unmarked(record, key) and _is_called(record, case.title)]
+            case.record = min(found, key=people.age, default=None)
             case.campaign = str(case.record["Id"]) if case.record is not None else ""
 
     async def _write(self, scene: _Scene, cases: Sequence[Case]) -> None:
         """Makes what is missing, updates what differs; a field that the org refuses is left out, and the rest sent again."""
         pending = [(case, write) for case in cases if (write := self._intent(scene, case)) is not None]
-        for _ in range(ROUNDS):
-            if not pending:
-                return
+        while pending:
             made = [case for case, write in pending if not write.id]
             results, statuses = await writes.send_then_read(
                 scene.door, scene.org, [write for _, write in pending], _statuses_by_name(made), scene.made.batch.guard, STATUS
             )
             again = []
             for (case, write), result in zip(pending, results, strict=True):
-                lesser = self._settle(scene, case, write, result)
+                lesser = _settle(scene, case, write, result)
                 if lesser is not None:
                     again.append((case, lesser))
             _share(made, statuses or ())
             pending = again
-        for case, _ in pending:
-            scene.made.give(case.message, self._no_campaign(case, case.causes))
+        for case in _open(scene.made, cases):
+            if not case.campaign:
+                scene.made.give(case.message, self._refused(case, case.refused))
 
     def _intent(self, scene: _Scene, case: Case) -> Write | None:
         values = _values(scene, case)
@@ -223,39 +238,9 @@ class Campaigns:
             return None
         return Write(CAMPAIGN, values)
 
-    def _settle(self, scene: _Scene, case: Case, write: Write, result: Result) -> Write | None:
-        """Takes in one result; the same write with a field less where that may help."""
-        match result:
-            case Saved(record_id):
-                case.campaign = record_id
-                case.written.update(write.values)
-            case Unsent(trouble):
-                scene.made.give(case.message, verdicts.failed(OrgUnavailable(trouble), case.message))
-            case Lost(trouble):
-                scene.made.give(case.message, verdicts.lost(trouble))
-            case Refused(troubles):
-                return self._lesser(scene, case, write, troubles)
-        return None
-
-    def _lesser(self, scene: _Scene, case: Case, write: Write, troubles: tuple[Trouble, ...]) -> Write | None:
-        fields = refusals.leave_out(troubles, write.values)
-        kind = refusals.kind(troubles)
-        case.causes = tuple(trouble.cause for trouble in troubles)
-        if fields is not None:
-            case.left_out.update(fields)
-            values = {name: value for name, value in write.values.items() if name not in fields}
-            return Write(CAMPAIGN, values, write.id) if values else None
-        if kind in (LOOK, TRANSIENT):
-            scene.made.give(case.message, verdicts.again(next(trouble for trouble in troubles if trouble.kind == kind), case.message))
-        elif write.id:
-            case.left_out.update(dict.fromkeys(write.values, f"{troubles[0].cause.code}: {troubles[0].cause.message}"))
-        else:
-            scene.made.give(case.message, self._no_campaign(case, case.causes))
-        return None
-
     async def _set_statuses(self, scene: _Scene, cases: Sequence[Case]) -> None:
         """The member statuses are on the Campaign before its first member: read, the missing made, read back."""
-        lacking = [case for case in cases if case.trusted is None or _lacks(case.trusted, case.workspace)]
+        lacking = [case for case in cases if case.trusted is None or case.doubted or _lacks(case.trusted, case.workspace)]
         if not lacking:
             return
         unread = [case for case in lacking if not case.statuses]
@@ -275,7 +260,7 @@ class Campaigns:
             missing = [label for label in ranking.labels(case.workspace.statuses) if ranking.spelled(label, _labels(case)) is None]
             if missing:
                 cause = Cause(code="statuses_missing", message=f"The Campaign has no member status {', '.join(missing)}")
-                scene.made.give(case.message, Retry(verdicts.LOOK_AGAIN_SECONDS, cause))
+                scene.made.give(case.message, self._refused(case, (Trouble(LOOK, cause),)))
 
     def _settle_status(self, scene: _Scene, case: Case, result: Result) -> None:
         match result:
@@ -283,20 +268,20 @@ class Campaigns:
                 scene.made.give(case.message, verdicts.failed(OrgUnavailable(trouble), case.message))
             case Lost(trouble):
                 scene.made.give(case.message, verdicts.lost(trouble))
-            case Refused(troubles) if refusals.kind(troubles) == TRANSIENT:
-                scene.made.give(case.message, verdicts.again(troubles[0], case.message))
             case Refused(troubles) if refusals.kind(troubles) != LOOK:
-                scene.made.give(case.message, self._no_campaign(case, tuple(trouble.cause for trouble in troubles)))
+                scene.made.give(case.message, self._refused(case, troubles))
             case Saved() | Refused():
                 """Somebody was faster, at worst: what is there now is read back."""
 
-    def _done(self, case: Case) -> Emit:
+    def _done(self, case: Case) -> Outcome:
         row = CampaignRow(
             campaign=case.campaign,
             statuses=tuple(_labels(case)) if case.statuses else (case.trusted.statuses if case.trusted is not None else ()),
             title=_title_digest(case),
             status=_status(case),
         )
+        if case.refused:
+            return self._refused(case, case.refused, row)
         reason = "campaign_created" if case.record is None else "campaign_updated" if case.written else "campaign_known"
         step = Written(
             stage=STAGE,
@@ -308,22 +293,21 @@ class Campaigns:
         )
         return Emit(rows=self._rows(case.subject, case.known, row), reason=reason, trail=(*case.subject.trail, step))
 
-    def _no_campaign(self, case: Case, causes: Sequence[Cause]) -> Outcome:
-        """The session is probed, never rejected: the row says why there is no Campaign, so that who waits and who looks can tell."""
-        cause = causes[0]
+    def _refused(self, case: Case, troubles: Sequence[Trouble], row: CampaignRow | None = None) -> Outcome:
+        """The session is probed, never rejected: the row says why, so that who waits and who looks can tell.
+
+        `row`, by default the trusted one, keeps what is known: members of a Campaign that is there don't wait.
+        """
+        kind = refusals.kind(troubles)
+        trouble = next((one for one in troubles if one.kind == kind), troubles[0])
+        cause = trouble.cause
+        if kind == TRANSIENT and cause.code in verdicts.NEVER_THE_MESSAGE:
+            return verdicts.again(trouble, case.message)
         if cause.code in _RIGHTS:
             cause = msgspec.structs.replace(cause, hint=f"{_RIGHTS_HINT}. {cause.hint}")
-        rows = self._rows(case.subject, case.known, CampaignRow(why=cause))
-        return Block(case.message.lanes[-1], cause, rows=rows)
-
-    def _refuse_all(self, made: Verdicts, cases: Iterable[Case], troubles: tuple[Trouble, ...]) -> None:
-        """A whole call about Campaigns was refused: no right to see them, mostly."""
-        kind = refusals.kind(troubles)
-        for case in _open(made, cases):
-            outcome = (
-                verdicts.again(troubles[0], case.message) if kind in (LOOK, TRANSIENT) else self._no_campaign(case, [troubles[0].cause])
-            )
-            made.give(case.message, outcome)
+        told = msgspec.structs.replace(row or case.trusted or CampaignRow(), why=cause)
+        seconds = (trouble.retry_after_seconds or verdicts.LOOK_AGAIN_SECONDS) if kind in (LOOK, TRANSIENT) else None
+        return Block(case.message.lanes[-1], cause, seconds, rows=self._rows(case.subject, case.known, told))
 
     def _rows(self, subject: Session, known: CampaignRow | None, row: CampaignRow) -> tuple[Row, ...]:
         """The row with its version, unless the table says the same already."""
@@ -338,6 +322,32 @@ class Campaigns:
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
+
+
+def _settle(scene: _Scene, case: Case, write: Write, result: Result) -> Write | None:
+    """Takes in one result; the same write with a field less where that may help."""
+    match result:
+        case Saved(record_id):
+            case.campaign = record_id
+            case.written.update(write.values)
+        case Unsent(trouble):
+            scene.made.give(case.message, verdicts.failed(OrgUnavailable(trouble), case.message))
+        case Lost(trouble):
+            scene.made.give(case.message, verdicts.lost(trouble))
+        case Refused(troubles):
+            return _lesser(case, write, troubles)
+    return None
+
+
+def _lesser(case: Case, write: Write, troubles: tuple[Trouble, ...]) -> Write | None:
+    case.causes = tuple(trouble.cause for trouble in troubles)
+    fields = refusals.leave_out(troubles, write.values)
+    if fields is None:
+        case.refused = troubles
+        return None
+    case.left_out.update(fields)
+    values = {name: value for name, value in write.values.items() if name not in fields}
+    return Write(CAMPAIGN, values, write.id) if values else None
 
 
 def _open(made: Verdicts, cases: Iterable[Case]) -> list[Case]:
@@ -377,6 +387,12 @@ def _never(session: SessionRow) -> str | None:
     return DRAFT if session.status == "draft" else None
 
 
+def _is_settled(case: Case, row: CampaignRow) -> bool:
+    """Whether the row tells that the Campaign is right already."""
+    same = row.title == case.title.digest() and row.status == case.title.status
+    return same and row.why is None and not case.doubted and not _lacks(row, case.workspace)
+
+
 def _lacks(row: CampaignRow, workspace: Workspace) -> bool:
     return any(ranking.spelled(label, row.statuses) is None for label in ranking.labels(workspace.statuses))
 
@@ -385,37 +401,59 @@ def _labels(case: Case) -> list[str]:
     return [str(record["Label"]) for record in case.statuses]
 
 
-def _is_of(record: Record, session: str, key: Sequence[str]) -> bool:
-    return naming.is_marked(record.get("Description"), session) or (bool(key) and record.get(key[0]) == session)
+def _is_of(record: Record, session: str, key: str) -> bool:
+    return naming.is_marked(record.get("Description"), session) or record.get(key) == session
 
 
-def _where(cases: Sequence[Case], key: Sequence[str]) -> str:
-    parts = [f"Name IN {in_list(list(dict.fromkeys(case.title.name for case in cases)))}"]
-    dates = sorted({case.title.date for case in cases if case.title.date})
-    ids = sorted({case.trusted.campaign for case in cases if case.trusted is not None})
-    if dates:
-        parts.append(f"StartDate IN ({','.join(dates)})")
-    if ids:
-        parts.append(f"Id IN {in_list(ids)}")
-    if key:
-        parts.append(f"{key[0]} IN {in_list([case.session for case in cases])}")
+def _is_unmarked(record: Record, key: str) -> bool:
+    """Whether it says of no session that it is its own."""
+    return not naming.bears_mark(record.get("Description")) and not record.get(key)
+
+
+def _is_called(record: Record, title: Title) -> bool:
+    """By the very name and, as far as the org shows one, the very date."""
+    return record.get("Name") == title.name and (record.get("StartDate") or title.date) == title.date
+
+
+def _where(describe: Describe, cases: Sequence[Case], key: str) -> str:
+    """By all that the org lets Turnout's user ask for."""
+    wanted = {
+        "Id": {case.trusted.campaign for case in cases if case.trusted is not None},
+        "Name": {case.title.name for case in cases},
+        "StartDate": {case.title.date for case in cases if case.title.date},
+        key: {case.session for case in cases},
+    }
+    parts: list[str] = []
+    for name, values in wanted.items():
+        field = describe.field(name)
+        if values and field is not None and field.filterable:
+            listed = f"({','.join(sorted(values))})" if field.type == "date" else in_list(sorted(values))
+            parts.append(f"{field.name} IN {listed}")
     return " OR ".join(parts)
+
+
+def _digest(record: Record) -> str:
+    return naming.digest(str(record.get("Name") or ""), str(record.get("StartDate") or ""))
+
+
+def _is_ours(case: Case) -> bool:
+    """Whether the org still holds the name and date that Turnout gave."""
+    return case.record is None or (case.trusted is not None and case.trusted.title == _digest(case.record))
 
 
 def _title_digest(case: Case) -> str:
     """What the next message compares with: the name and date that Turnout gave, or "" where people gave theirs."""
-    if case.record is None or "Name" in case.written or "StartDate" in case.written:
-        return case.title.digest()
-    held = naming.digest(str(case.record.get("Name") or ""), str(case.record.get("StartDate") or ""))
-    if held == case.title.digest():
-        return held
+    after = {**(case.record or {}), **case.written}
+    if _is_ours(case) or _is_called(after, case.title):
+        return _digest(after)
     return case.trusted.title if case.trusted is not None else ""
 
 
 def _status(case: Case) -> str:
     """What the next message compares with: the status that is wanted, unless the org refused it."""
-    refused = case.record is not None and "Status" in case.left_out
-    return str(case.record.get("Status") or "") if refused and case.record is not None else case.title.status
+    if case.refused or "Status" in case.left_out:
+        return str((case.record or {}).get("Status") or "")
+    return case.title.status
 
 
 def _values(scene: _Scene, case: Case) -> dict[str, Value]:
@@ -435,13 +473,16 @@ def _values(scene: _Scene, case: Case) -> dict[str, Value]:
 
 
 def _differing(wanted: dict[str, Value], case: Case, record: Record) -> dict[str, Value]:
-    held = naming.digest(str(record.get("Name") or ""), str(record.get("StartDate") or ""))
-    ours = case.trusted is not None and case.trusted.title == held
-    if not naming.advances(record.get("Status"), case.title.status):
+    given = case.trusted is not None and case.trusted.status == case.title.status
+    if given or not naming.advances(record.get("Status"), case.title.status):
         del wanted["Status"]
-    if ours:
-        return {name: value for name, value in {**wanted, "Name": case.title.name}.items() if record.get(name) != value}
-    return {name: value for name, value in wanted.items() if name == "Status" or mapping.is_blank(record.get(name))}
+    if not _is_ours(case):
+        return {name: value for name, value in wanted.items() if name == "Status" or mapping.is_blank(record.get(name))}
+    end = str(record.get("EndDate") or "")
+    if end not in ("", record.get("StartDate")) and end >= case.title.date:
+        # Turnout gives both the same: this end was set by hand, and stands as long as it isn't before the start.
+        wanted.pop("EndDate", None)
+    return {name: value for name, value in {**wanted, "Name": case.title.name}.items() if record.get(name) != value}
 
 
 def _fitting(describe: Describe, wanted: dict[str, Value], case: Case) -> dict[str, Value]:

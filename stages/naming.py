@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import hashlib
+import re
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -75,9 +76,17 @@ def mark(session: str) -> str:
     return f"Livestorm session {session}"
 
 
+_MARK: Final = re.compile(rf"{mark('')}\S+\s*$")
+
+
 def is_marked(description: str | None, session: str) -> bool:
     """Whether a Description ends with the session's mark; people may have written before it."""
     return (description or "").rstrip().endswith(mark(session))
+
+
+def bears_mark(description: str | None) -> bool:
+    """Whether a Description ends with the mark of any session."""
+    return _MARK.search(description or "") is not None
 
 
 def digest(name: str, date: str) -> str:

@@ -17,6 +17,7 @@ Json = dict[str, Any]
 Rows = Mapping[str, bytes]
 
 NO_CAMPAIGN: Final = "No campaign associated to the session"
+OUTDATED: Final = "The campaign is not up to date"
 WORSE: Final = ("ok", "busy", "waiting", "replay", "paused", "blocked")
 """States of a workspace, the worse the later."""
 EXPECTED: Final = frozenset(("past_session", "breakout_room", "past"))
@@ -74,7 +75,7 @@ def _begins(row: SessionRow) -> int:
 def _problem(made: CampaignRow | None) -> str | None:
     if made is None or made.why is None or made.why.code in EXPECTED:
         return None
-    return f"{NO_CAMPAIGN}: {made.why.message}"
+    return f"{OUTDATED if made.campaign else NO_CAMPAIGN}: {made.why.message}"
 
 
 def overview(workspaces: Iterable[Workspace], lanes: Sequence[Json]) -> list[Json]:

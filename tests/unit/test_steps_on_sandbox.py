@@ -30,6 +30,10 @@ async def member_of(acme: Line, email: str, session: str = "S1", object: str = "
     return await acme.org.member((await acme.org.campaign(session))["Id"], person)
 
 
+def row_of(acme: Line, session: str = "S1") -> CampaignRow:
+    return msgspec.json.decode(acme.tables["campaigns"].rows[f"acme-prod|{session}"], type=CampaignRow)
+
+
 async def test_nobody_becomes_a_lead_and_a_member(acme: Line) -> None:
     acme.session()
     acme.person("a+b@mill.example", job_title="CTO")
@@ -288,6 +292,167 @@ async def test_a_moved_session_moves_its_campaign_unless_someone_named_it_by_han
     assert (await acme.org.campaign("S1"))["Name"] == "Winter review - 2026-11-02 05:30 Europe/Paris"
     assert (await acme.org.campaign("S1"))["StartDate"] == "2026-11-02"
     assert (await acme.org.campaign("S2"))["Name"] == "Our best webinar"
+
+
+async def test_an_end_that_was_set_by_hand_stays_unless_the_session_moves_past_it(acme: Line) -> None:
+    acme.session()
+    await acme.run()
+    campaign = await acme.org.campaign("S1")
+    await acme.org.edit("Campaign", campaign["Id"], EndDate="2026-11-04")
+    acme.session(status="live", started_at=1793507400)
+    await acme.run()
+    campaign = await acme.org.campaign("S1")
+    assert (campaign["StartDate"], campaign["EndDate"], campaign["Status"]) == ("2026-11-01", "2026-11-04", "In Progress")
+    for begins, dates in ((1793593800, ("2026-11-02", "2026-11-04")), (1794112200, ("2026-11-08", "2026-11-08"))):
+        acme.session(status="live", started_at=1793507400, estimated_started_at=begins)
+        await acme.run()
+        campaign = await acme.org.campaign("S1")
+        assert (campaign["StartDate"], campaign["EndDate"]) == dates
+
+
+async def test_a_status_that_was_set_back_by_hand_stays_until_the_session_goes_on(acme: Line) -> None:
+    acme.session(status="live", started_at=1793507400)
+    await acme.run()
+    await acme.org.edit("Campaign", (await acme.org.campaign("S1"))["Id"], Status="Planned")
+    acme.session(status="live", started_at=1793507400, title="Winter review")
+    await acme.run()
+    campaign = await acme.org.campaign("S1")
+    assert (campaign["Name"], campaign["Status"]) == ("Winter review - 2026-11-01 05:30 Europe/Paris", "Planned")
+    acme.session(status="past", started_at=1793507400, ended_at=1793511000, title="Winter review")
+    await acme.run()
+    assert (await acme.org.campaign("S1"))["Status"] == "Completed"
+
+
+async def test_a_known_campaign_outlives_a_refusal_to_show_it_and_its_members_go_on(acme: Line) -> None:
+    """Renamed and moved, it could be found by its id alone."""
+    acme.session()
+    await acme.run()
+    campaign = await acme.org.campaign("S1")
+    await acme.org.edit("Campaign", campaign["Id"], Name="Our best webinar", Description="See you there")
+    fault = await acme.org.fault("INVALID_TYPE", resource="query", object="Campaign", message="Not for you")
+    acme.session(estimated_started_at=1793593800)
+    acme.person("a@x.example")
+    await acme.run(rounds=3)
+    row = row_of(acme)
+    assert (row.campaign, row.statuses != (), row.why is not None) == (campaign["Id"], True, True)
+    assert len(await acme.org.records("CampaignMember")) == 1
+    await acme.org.drop_fault(fault)
+    await acme.run()
+    assert [one["Id"] for one in await acme.org.records("Campaign")] == [campaign["Id"]]
+    assert row_of(acme).why is None
+
+
+async def test_a_known_campaign_that_lost_a_status_is_not_made_twice(acme: Line) -> None:
+    """Who misses a status has create look again: by the id, whatever was made of name and Description."""
+    acme.session()
+    await acme.run()
+    campaign = await acme.org.campaign("S1")
+    await acme.org.edit("Campaign", campaign["Id"], Name="Our best webinar", Description="See you there", StartDate=None, EndDate=None)
+    status = next(one for one in await acme.org.records("CampaignMemberStatus") if one["Label"] == "Attended")
+    async with acme.org.http.delete(*await rest(acme, f"sobjects/CampaignMemberStatus/{status['Id']}")) as answer:
+        assert answer.status == 204
+    acme.person("a@x.example", "attended")
+    await acme.run()
+    assert [one["Id"] for one in await acme.org.records("Campaign")] == [campaign["Id"]]
+    assert [one["Status"] for one in await acme.org.records("CampaignMember")] == ["Attended"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "code"),
+    [
+        ({"kind": "validation", "message": "Not now", "when": {"Status": "Completed"}}, "FIELD_CUSTOM_VALIDATION_EXCEPTION"),
+        ({"kind": "object-permission", "create": True, "read": True, "update": False}, "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY"),
+    ],
+)
+async def test_a_refused_change_of_a_campaign_is_told_and_made_up_for_while_members_go_on(
+    acme: Line, rule: dict[str, Any], code: str
+) -> None:
+    acme.session()
+    await acme.run()
+    campaign = await acme.org.campaign("S1")
+    id = await acme.org.rule(object="Campaign", **rule)
+    acme.session(status="past", started_at=1793507400, ended_at=1793511000)
+    acme.person("a@x.example", "attended")
+    await acme.run(rounds=3)
+    row = row_of(acme)
+    assert row.why is not None
+    assert (row.why.code, row.campaign) == (code, campaign["Id"])
+    assert (await member_of(acme, "a@x.example"))["Status"] == "Attended"
+    blocks = {(message.key, outcome.lane) for _, message, outcome in acme.seen if isinstance(outcome, Block)}
+    assert [(key, lane.rpartition("/")[2].partition(":")[0]) for key, lane in blocks] == [("session:S1", "email")]
+    await acme.org.drop_rule(id)
+    await acme.run()
+    assert (await acme.org.campaign("S1"))["Status"] == "Completed"
+    assert row_of(acme).why is None
+
+
+@pytest.mark.parametrize("field", ["Description", "StartDate", "EndDate", "Type", "Status", "IsActive"])
+@pytest.mark.parametrize("right", [{"read": False, "write": False}, {"read": True, "write": False}])
+async def test_a_campaign_with_a_field_that_is_closed_to_us_is_made_once_and_found_again(
+    acme: Line, field: str, right: dict[str, bool]
+) -> None:
+    """Its mark or its date may be what can't be written or read: then the name, with date and time in it, tells that it is there."""
+    await acme.org.rule("field-permission", object="Campaign", field=field, **right)
+    await acme.org.fault("drop-after-commit", times=1, resource="collections", object="Campaign")
+    acme.session("S1")
+    acme.session("S2", estimated_started_at=1793593800)
+    acme.person("a@x.example")
+    await acme.run()
+    acme.tables["campaigns"].rows.clear()
+    acme.session("S1")
+    acme.session("S2", estimated_started_at=1793593800)
+    await acme.run()
+    acme.session("S1", title="Winter review")
+    await acme.run()
+    names = [one["Name"] for one in await acme.org.records("Campaign")]
+    assert sorted(names) == ["Autumn review - 2026-11-02 05:30 Europe/Paris", "Winter review - 2026-11-01 05:30 Europe/Paris"]
+    assert len(await acme.org.records("CampaignMember")) == 1
+
+
+async def test_a_campaign_of_which_only_the_name_can_be_written_is_made(acme: Line) -> None:
+    for field in ("Description", "StartDate", "EndDate", "Type", "Status", "IsActive"):
+        await acme.org.rule("field-permission", object="Campaign", field=field, read=True, write=False)
+    acme.session()
+    acme.person("a@x.example")
+    await acme.run()
+    assert len(await acme.org.records("CampaignMember")) == 1
+
+
+async def test_where_marks_are_written_a_campaign_of_the_same_name_and_date_is_another_ones(acme: Line) -> None:
+    await acme.org.seed(Campaign=[{"Name": "Autumn review - 2026-11-01 05:30 Europe/Paris", "StartDate": "2026-11-01"}])
+    acme.session("S1")
+    acme.session("S2")
+    await acme.run()
+    assert len(await acme.org.records("Campaign")) == 3
+
+
+@pytest.mark.parametrize("object", ["Campaign", "CampaignMemberStatus"])
+@pytest.mark.parametrize(
+    "code", ["UNKNOWN_EXCEPTION", "ENTITY_IS_LOCKED", "INVALID_CROSS_REFERENCE_KEY", "DUPLICATE_VALUE", "ALREADY_IN_PROCESS"]
+)
+async def test_whatever_refuses_a_session_is_told_and_costs_it_no_try(acme: Line, object: str, code: str) -> None:
+    await acme.org.fault(code, resource="collections", object=object)
+    acme.session()
+    acme.person("a@x.example")
+    await acme.run(rounds=3)
+    row = row_of(acme)
+    assert row.why is not None
+    assert row.campaign == ""
+    assert [entry.message.tries for entry in acme.queue if entry.message.kind == "session"] == [0]
+    await acme.org.heal()
+    await acme.run()
+    assert (await member_of(acme, "a@x.example"))["Status"] == "Registered"
+    assert acme.causes() == []
+
+
+async def test_a_query_that_is_refused_for_many_sessions_stops_only_the_one_at_fault(acme: Line) -> None:
+    await acme.org.fault("MALFORMED_QUERY", resource="query", object="Campaign", times=3)
+    for name in ("S1", "S2", "S3", "S4"):
+        acme.session(name)
+    await acme.run(rounds=1)
+    assert sorted(message.key for _, message, outcome in acme.seen if isinstance(outcome, Block)) == ["session:S1"]
+    await acme.run()
+    assert len(await acme.org.records("Campaign")) == 4
 
 
 @pytest.mark.parametrize(("row", "reason"), [({"past": True}, "past_session"), ({"breakout": True}, "breakout_room")])
@@ -665,7 +830,7 @@ async def test_a_refused_campaign_is_told_and_probed_while_people_are_written_an
     acme.person("a@x.example", "attended", session="S1", at=5)
     acme.person("b@x.example", session="S2")
     await acme.run(rounds=3)
-    row = msgspec.json.decode(acme.tables["campaigns"].rows["acme-prod|S1"], type=CampaignRow)
+    row = row_of(acme)
     assert row.why is not None
     assert (row.why.code, row.why.message) == ("FIELD_CUSTOM_VALIDATION_EXCEPTION", "Name the budget")
     assert len(await acme.org.records("Lead")) == 2
@@ -686,7 +851,7 @@ async def test_without_the_right_there_is_no_campaign_until_it_is_given(acme: Li
     acme.session()
     acme.person("a@x.example")
     await acme.run(rounds=3)
-    row = msgspec.json.decode(acme.tables["campaigns"].rows["acme-prod|S1"], type=CampaignRow)
+    row = row_of(acme)
     assert row.why is not None
     assert "Marketing User" in row.why.hint
     assert len(await acme.org.records("Lead")) == 1
@@ -700,7 +865,7 @@ async def test_without_marketing_user_the_hint_names_it_and_all_arrives_once_it_
     acme.session()
     acme.person("a@x.example")
     await acme.run(rounds=3)
-    row = msgspec.json.decode(acme.tables["campaigns"].rows["acme-prod|S1"], type=CampaignRow)
+    row = row_of(acme)
     assert row.why is not None
     assert "Marketing User" in row.why.hint
     assert len(await acme.org.records("Lead")) == 1

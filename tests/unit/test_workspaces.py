@@ -77,6 +77,13 @@ def test_a_campaign_that_the_org_refused_is_told_in_its_own_words() -> None:
     assert shown["problem"] == "No campaign associated to the session: Campaigns need a budget code"
 
 
+def test_a_campaign_that_the_org_does_not_let_follow_is_told_with_the_orgs_words() -> None:
+    shown = sessions_of(
+        CampaignRow(campaign="701000000000001AAA", why=Cause("FIELD_CUSTOM_VALIDATION_EXCEPTION", "Not in a closed quarter"))
+    )
+    assert (shown["campaign"], shown["problem"]) == ("701000000000001AAA", "The campaign is not up to date: Not in a closed quarter")
+
+
 @pytest.mark.parametrize("code", ["past_session", "breakout_room"])
 def test_a_session_that_needs_no_campaign_is_no_problem(code: str) -> None:
     shown = sessions_of(CampaignRow(why=Cause(code, "none is made")))
