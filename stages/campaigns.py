@@ -254,13 +254,14 @@ class Campaigns:
         )
         for (case, _), result in zip(intents, results, strict=True):
             self._settle_status(scene, case, result)
+        refused = {case.session: result.troubles for (case, _), result in zip(intents, results, strict=True) if isinstance(result, Refused)}
         written = _open(scene.made, written)
         _share(written, statuses if statuses is not None else await _read_statuses(scene, written))
         for case in written:
             missing = [label for label in ranking.labels(case.workspace.statuses) if ranking.spelled(label, _labels(case)) is None]
             if missing:
                 cause = Cause(code="statuses_missing", message=f"The Campaign has no member status {', '.join(missing)}")
-                scene.made.give(case.message, self._refused(case, (Trouble(LOOK, cause),)))
+                scene.made.give(case.message, self._refused(case, refused.get(case.session, (Trouble(LOOK, cause),))))
 
     def _settle_status(self, scene: _Scene, case: Case, result: Result) -> None:
         match result:
