@@ -19,7 +19,7 @@ from stages.reads import Record, known_fields, read
 from stages.recency import Recall, only_fills
 from stages.refusals import RunKey, Runs
 from stages.rows import Tables, campaign_key
-from stages.salesforce.causes import LOOK, ORG, TRANSIENT
+from stages.salesforce.causes import LOOK
 from stages.salesforce.door import Describe, OrgDoor, Orgs, Trouble
 from stages.salesforce.errors import SalesforceDoorError
 from stages.salesforce.ids import full_id
@@ -78,6 +78,8 @@ class Group:
     held: Record | None = None
     labels: tuple[str, ...] = ()
     refused: dict[str, str] = dataclasses.field(default_factory=dict)
+    last: tuple[Trouble, ...] = ()
+    """Why the org refused it the last time."""
     gone: bool = False
     """The org has said once that what the write refers to is gone."""
     looked: bool = False
@@ -103,6 +105,8 @@ class _Scene:
     door: OrgDoor
     user: str
     describe: Describe
+    outdated: bool = False
+    """Members have turned out to be other than describe said when this round was written."""
 
     def open(self, groups: Iterable[Group]) -> list[Group]:
         return [group for group in groups if not self.made.has(group.cases[0].message)]
@@ -160,8 +164,7 @@ class CampaignMembership:
                 return
             await self._round(scene, groups)
         for group in scene.open(groups):
-            cause = Cause(code="unsettled", message="The member changed each time that Turnout looked at it", hint="Turnout tries again")
-            _give(scene, group, verdicts.again(Trouble(TRANSIENT, cause), group.cases[0].message))
+            _give(scene, group, refusals.unsettled(group.last, group.cases[0].message))
 
     async def _round(self, scene: _Scene, groups: Sequence[Group]) -> None:
         """Look, decide, write, take in: two calls, or one where everybody is new."""
@@ -175,12 +178,14 @@ class CampaignMembership:
         answered = [(group, write, result) for (group, write), result in zip(intents, results, strict=True)]
         await self._mend(scene, [(group, write) for group, write, result in answered if isinstance(result, Saved)])
         runs = self._note(answered)
+        scene.outdated = False
+        if any(isinstance(result, Refused) and refusals.doubts_describe(result.troubles) for result in results):
+            before, scene.describe = scene.describe, await scene.door.describe(MEMBER, fresh=True)
+            scene.outdated = scene.describe != before
         doubtful = _doubtful(new, members)
         for group, write, result in answered:
             if not (isinstance(result, Saved) and id(group) in doubtful):
                 self._settle(scene, group, write, result, runs)
-        if any(isinstance(result, Refused) and refusals.is_missing_field(result.troubles) for result in results):
-            scene.describe = await scene.door.describe(MEMBER, fresh=True)
 
     async def _get_known(self, scene: _Scene, groups: Sequence[Group]) -> None:
         """What the Campaigns hold of these people; of those who are new nothing has to be asked."""
@@ -269,9 +274,6 @@ class CampaignMembership:
         """
         held = ranking.rank_held(state.get("Status"), bool(state.get("HasResponded")), case.workspace.statuses) if state else -1
         values: dict[str, Value] = {}
-        if case.rank > held:
-            label = ranking.label_of(case.rank, case.workspace.statuses)
-            values["Status"] = ranking.spelled(label, group.labels) or label
         rules = _rules(case, group)
         if state:
             case.only_fills = self._is_old(scene, group, case, state, held, outrun=outrun)
@@ -280,6 +282,10 @@ class CampaignMembership:
             case.only_fills = False
             draft = mapping.for_new(rules, case.subject.attributes, scene.describe)
         case.left_out = draft.left_out
+        if case.rank > held and self._may_write(scene, case, group, "Status", state):
+            # Not compared with describe's picklist, which knows nothing of the Campaign's own statuses.
+            label = ranking.label_of(case.rank, case.workspace.statuses)
+            values["Status"] = ranking.spelled(label, group.labels) or label
         values.update(draft.values)
         if case.watches:
             values.update(self._replay(scene, case, group, state))
@@ -298,13 +304,18 @@ class CampaignMembership:
             overwrote_at=self._recall.overwrote_at(group.key),
         )
 
+    @staticmethod
+    def _may_write(scene: _Scene, case: Case, group: Group, name: str, state: Mapping[str, Any]) -> bool:
+        """Whether the org takes a field of Turnout's own; where it does not, that is told."""
+        why = mapping.closed(scene.describe, name, creating=not state)
+        if why is not None:
+            case.left_out[name] = why
+        return why is None and not refusals.is_left_out(name, group.refused)
+
     def _replay(self, scene: _Scene, case: Case, group: Group, state: Mapping[str, Any]) -> dict[str, Value]:
         name = case.workspace.objects.replay_status_field
-        if not name or name in group.refused:
-            return {}
         field = scene.describe.field(name)
-        if field is None:
-            case.left_out[name] = mapping.NO_FIELD
+        if not name or not self._may_write(scene, case, group, name, state) or field is None:
             return {}
         try:
             value, _ = mapping.fit(field, case.workspace.statuses.replay)
@@ -352,6 +363,7 @@ class CampaignMembership:
                 self._recall.lost(group.key, trouble.cause)
                 _give(scene, group, verdicts.lost(trouble))
             case Refused(troubles):
+                group.last = troubles
                 self._refused(scene, group, write, troubles, runs)
 
     def _refused(
@@ -362,27 +374,30 @@ class CampaignMembership:
         troubles: tuple[Trouble, ...],
         runs: _Results,
     ) -> None:
+        if refusals.is_shut(scene.describe, troubles, creating=not write.id):
+            _give(scene, group, Block(org_lane(scene.made.batch.org), troubles[0].cause))
+            return
         fields = refusals.leave_out(troubles, write.values)
-        kind = refusals.kind(troubles)
-        run = _run(group, write)
         if fields is not None:
             group.refused.update(fields)
-        elif kind == LOOK:
+        elif refusals.doubts_describe(troubles) and scene.outdated:
+            """The next round goes by what describe says now."""
+        elif refusals.kind(troubles) == LOOK:
             self._changed(scene, group, troubles)
-        elif kind == TRANSIENT:
-            _give(scene, group, verdicts.again(next(one for one in troubles if one.kind == TRANSIENT), group.cases[0].message))
-        elif kind == ORG and refusals.is_missing_field(troubles):
-            """The next round reads describe anew, and leaves the field out."""
-        elif kind == ORG:
-            trouble = next(one for one in troubles if one.kind == ORG)
-            _give(scene, group, Block(org_lane(scene.made.batch.org), trouble.cause, trouble.retry_after_seconds))
-        elif self._runs.hits_nearly_all(run, troubles, runs[run]):
-            for message in group.messages:
-                scene.made.give(message, Block(message.shared_lanes[-1], troubles[0].cause))
         else:
-            for case in group.cases:
+            self._refused_for_good(scene, group, write, troubles, runs)
+
+    def _refused_for_good(self, scene: _Scene, group: Group, write: Write, troubles: tuple[Trouble, ...], runs: _Results) -> None:
+        """No leaving out and no other look mends it."""
+        run = _run(group, write)
+        hits_nearly_all = self._runs.hits_nearly_all(run, troubles, runs[run])
+        for case in group.cases:
+            message = case.message
+            outcome = refusals.outcome(troubles, message, message.shared_lanes[-1], hits_nearly_all=hits_nearly_all)
+            if outcome is None:
                 step = Written(stage=STAGE, at=self._now(), left_out=case.left_out, causes=tuple(one.cause for one in troubles))
-                scene.made.give(case.message, verdicts.rejected(troubles, (*case.subject.trail, step)))
+                outcome = verdicts.rejected(troubles, (*case.subject.trail, step))
+            scene.made.give(message, outcome)
 
     def _changed(self, scene: _Scene, group: Group, troubles: Sequence[Trouble]) -> None:
         """Already a member: look again. The person is gone: once more, then back to create, which finds who it is now."""
@@ -462,7 +477,7 @@ def _doubtful(groups: Sequence[Group], members: Sequence[Record] | None) -> set[
     for group in groups:
         held = known.of(group)
         wanted = group.cases[0].written.get("Status")
-        if held is not None and held.get("Status") != wanted:
+        if held is not None and wanted is not None and held.get("Status") != wanted:
             doubtful.add(id(group))
     return doubtful
 

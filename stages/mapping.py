@@ -84,6 +84,18 @@ def unread(rules: Mapping[str, FieldRule], attributes: Mapping[str, Value], desc
     return any(field is not None and field.name not in record for field in names)
 
 
+def closed(describe: Describe, name: str, *, creating: bool) -> str | None:
+    """Why the field can't be written; None where it can.
+
+    On an object that may not be written at all the fields' own rights tell nothing: the org answers for itself.
+    """
+    field = describe.field(name)
+    if field is None:
+        return NO_FIELD
+    of_object, of_field = (describe.createable, field.createable) if creating else (describe.updateable, field.updateable)
+    return READ_ONLY if of_object and not of_field else None
+
+
 def fit(field: Field, value: Value) -> tuple[Value, str | None]:
     """The value as the field takes it, and what had to be done to it (None: nothing). Raises Unfit."""
     kind = field.type
@@ -134,13 +146,10 @@ def _writable(
 ) -> Field | None:
     if is_blank(attributes.get(rule.source)):
         return None
-    field = describe.field(name)
-    if field is None:
-        draft.left_out[name] = NO_FIELD
-    elif not (field.createable if creating else field.updateable):
-        draft.left_out[field.name] = READ_ONLY
-    else:
+    field, why = describe.field(name), closed(describe, name, creating=creating)
+    if why is None:
         return field
+    draft.left_out[field.name if field is not None else name] = why
     return None
 
 

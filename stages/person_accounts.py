@@ -29,11 +29,9 @@ def on_account(draft: Draft, account: Describe) -> Draft:
     """The Contact's draft as its Account takes it; what the Account lacks is left out and told."""
     told = Draft({}, dict(draft.left_out))
     for name, value in draft.values.items():
-        field = account.field(name_on_account(name))
-        if field is None:
-            told.left_out[name] = mapping.NO_FIELD
-        elif not field.updateable:
-            told.left_out[name] = mapping.READ_ONLY
+        field, why = account.field(name_on_account(name)), mapping.closed(account, name_on_account(name), creating=False)
+        if field is None or why is not None:
+            told.left_out[name] = why or mapping.NO_FIELD
         else:
             told.values[field.name] = value
     return told

@@ -1,19 +1,34 @@
-"""What a refused record means: fields to leave out, a look again, one person's fault, or the org's own rule that hits nearly all. Pure."""
+"""What a refused record means: fields to leave out, a look again, one person's fault, or the org's own that hits all or nearly all. Pure."""
 
 import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from schemas.messages import Value
+from pipeline.messages import Message
+from pipeline.outcomes import Block, Outcome
+from schemas.messages import Cause, Value
+from stages import mapping, verdicts
 from stages.salesforce.causes import LOOK, ORG, RECORD, TRANSIENT
-from stages.salesforce.door import Trouble
+from stages.salesforce.door import Describe, Trouble
 
 RUN: Final = 20
 """Records that make a run."""
 NEARLY_ALL: Final = 0.9
 RUNS: Final = 10_000
 """Most runs that are followed at once."""
+
+_REQUIRED: Final = "REQUIRED_FIELD_MISSING"
+_SETUP: Final = frozenset(
+    {
+        _REQUIRED,
+        "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
+        "INSUFFICIENT_ACCESS_OR_READONLY",
+        "INVALID_FIELD",
+        "INVALID_FIELD_FOR_INSERT_UPDATE",
+    }
+)
+"""Codes behind which the org's setup may stand: describe knows."""
 
 _PLACES: Final = re.compile(r"(?:country|state)(?:code)?$", re.IGNORECASE)
 
@@ -37,20 +52,56 @@ def leave_out(troubles: Sequence[Trouble], sent: Mapping[str, Value]) -> dict[st
     return chosen or None
 
 
+def is_left_out(name: str, refused: Mapping[str, str]) -> bool:
+    """Whether the field is among those that the org refused, however either is spelled."""
+    return name.lower() in {one.lower() for one in refused}
+
+
 def kind(troubles: Sequence[Trouble]) -> str:
     """The one kind of all reasons of one record: what can't be mended by waiting comes first."""
     kinds = {trouble.kind for trouble in troubles}
     return next((one for one in (ORG, RECORD, TRANSIENT, LOOK) if one in kinds), RECORD)
 
 
-def is_missing_field(troubles: Iterable[Trouble]) -> bool:
-    """Whether what describe said is old."""
-    return any(trouble.cause.code in ("INVALID_FIELD", "INVALID_FIELD_FOR_INSERT_UPDATE") for trouble in troubles)
+def leading(troubles: Sequence[Trouble]) -> Trouble:
+    """The reason that counts among all reasons of one record."""
+    return next((one for one in troubles if one.kind == kind(troubles)), troubles[0])
 
 
-def is_of_rights(troubles: Iterable[Trouble]) -> bool:
-    """Whether it may be that the user has no right on the object at all: describe knows."""
-    return any(trouble.cause.code in ("INSUFFICIENT_ACCESS_OR_READONLY", "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY") for trouble in troubles)
+def doubts_describe(troubles: Iterable[Trouble]) -> bool:
+    """Whether what describe said of the object may be old."""
+    return any(trouble.cause.code in _SETUP for trouble in troubles)
+
+
+def is_shut(describe: Describe, troubles: Sequence[Trouble], *, creating: bool) -> bool:
+    """Whether, as describe (read anew) tells, Turnout's user has no right on the object, or none on a field that each new record must have.
+
+    The org's setup, which is no record's fault, however few came.
+    """
+    if not doubts_describe(troubles):
+        return False
+    if not (describe.createable if creating else describe.updateable):
+        return True
+    required = [name for trouble in troubles if trouble.cause.code == _REQUIRED for name in trouble.cause.fields]
+    return creating and any(mapping.closed(describe, name, creating=True) for name in required)
+
+
+def outcome(troubles: Sequence[Trouble], message: Message, lane: str, *, hits_nearly_all: bool) -> Outcome | None:
+    """What a refusal means that neither leaving out nor looking again mends; None: it is this record's own fault.
+
+    `lane` waits where it hits nearly all, be it by a rule of the org's or a trouble that passes; a lock, or what else is never counted,
+    is just tried again.
+    """
+    trouble = leading(troubles)
+    if hits_nearly_all and trouble.kind != ORG and trouble.cause.code not in verdicts.NEVER_THE_MESSAGE:
+        return Block(lane, trouble.cause, trouble.retry_after_seconds)
+    return verdicts.refused(trouble, message) if trouble.kind in (ORG, TRANSIENT) else None
+
+
+def unsettled(last: Sequence[Trouble], message: Message) -> Outcome:
+    """Where the rounds of a batch have run out; `last` is what the org said last, if it refused anything."""
+    cause = Cause(code="unsettled", message="The record changed each time that Turnout looked at it", hint="Turnout tries again")
+    return verdicts.refused(leading(last) if last else Trouble(TRANSIENT, cause), message)
 
 
 class Runs:

@@ -18,7 +18,7 @@ from stages.person_accounts import ACCOUNT
 from stages.recency import Recall, datetime_text, only_fills
 from stages.refusals import RunKey, Runs
 from stages.rows import Tables
-from stages.salesforce.causes import LOOK, ORG, TRANSIENT, existing_id
+from stages.salesforce.causes import LOOK, existing_id
 from stages.salesforce.door import Describe, OrgDoor, Orgs, Trouble
 from stages.salesforce.errors import OrgUnavailable, SalesforceDoorError
 from stages.verdicts import Verdicts
@@ -56,11 +56,17 @@ class Plan:
     last: tuple[Trouble, ...] = ()
 
     def is_refused(self, field: str) -> bool:
-        return any(field.lower() == name.lower() for name in self.refused)
+        return refusals.is_left_out(field, self.refused)
 
     @property
     def creates(self) -> Name:
         return CONTACT if self.workspace.objects.create == "contact" else LEAD
+
+    @property
+    def company(self) -> str:
+        """Whose Account a new Contact belongs to; "" where it has none."""
+        company = self.subject.attributes.get("company")
+        return company if self.creates == CONTACT and isinstance(company, str) and not mapping.is_blank(company) else ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,6 +80,8 @@ class _Scene:
     describes: dict[str, Describe]
     asked: set[str] = dataclasses.field(default_factory=set)
     """Companies whose Account was asked for in this batch."""
+    outdated: set[str] = dataclasses.field(default_factory=set)
+    """Objects that have turned out to be other than describe said when this round was written."""
 
 
 class Registrants:
@@ -128,7 +136,7 @@ class Registrants:
             if not pending:
                 return
         for plan in pending:
-            made.give(plan.message, Retry(verdicts.LOCKED_SECONDS, plan.last[0].cause if plan.last else _unsettled()))
+            made.give(plan.message, refusals.unsettled(plan.last, plan.message))
 
     async def _look(self, scene: _Scene, plans: Sequence[Plan]) -> None:
         if not plans:
@@ -157,8 +165,8 @@ class Registrants:
             write = self._create(scene, plan) if plan.sighting is None else self._update(scene, plan, plan.sighting)
             if write is not None:
                 intents.append((plan, write))
-                taken.add(write.id)
-                taken.discard("")
+                # A Person Account's record is written under another id than the one that was found.
+                taken.update({write.id, plan.sighting.id} if plan.sighting is not None else ())
         return intents
 
     def _update(self, scene: _Scene, plan: Plan, sighting: Sighting) -> Write | None:
@@ -205,8 +213,8 @@ class Registrants:
         draft = mapping.for_new(_rules(plan, name), plan.subject.attributes, describe)
         draft.values["Email"] = plan.subject.email
         _fall_back(draft, plan, describe, name)
-        if plan.account:
-            draft.values["AccountId"] = plan.account
+        if plan.company:
+            _own(draft, plan, describe, "AccountId", plan.account, creating=True)
         self._key(scene, plan, draft, describe, {})
         time_field = _own_name(describe, scene.org.event_time_field)
         if time_field is not None:
@@ -226,10 +234,9 @@ class Registrants:
             return Reject(
                 (Cause(code="email_too_long", message=f"Salesforce takes {email.length} characters", fields=("Email",), hint=hint),)
             )
-        company = plan.subject.attributes.get("company")
-        if plan.creates == LEAD or not isinstance(company, str) or mapping.is_blank(company) or plan.is_refused("AccountId"):
+        if not plan.company or plan.is_refused("AccountId") or mapping.closed(describe, "AccountId", creating=True):
             return None
-        standing = accounts.stand(self._tables, plan.subject, company, self._now(), scene.asked)
+        standing = accounts.stand(self._tables, plan.subject, plan.company, self._now(), scene.asked)
         if isinstance(standing, str):
             plan.account = standing
             return None
@@ -256,28 +263,19 @@ class Registrants:
                 runs.setdefault(_run(scene, write), []).append(result.troubles if isinstance(result, Refused) else ())
         for run, troubles in runs.items():
             self._runs.note(run, troubles)
-        shut = await self._shut(scene, intents, results)
-        stale = False
-        for (plan, write), result in zip(intents, results, strict=True):
+        answered = [(plan, write, result) for (plan, write), result in zip(intents, results, strict=True)]
+        doubted = {
+            write.object for _, write, result in answered if isinstance(result, Refused) and refusals.doubts_describe(result.troubles)
+        }
+        scene.outdated.clear()
+        for name in sorted(doubted):
+            before, scene.describes[name] = scene.describes[name], await scene.door.describe(name, fresh=True)
+            if scene.describes[name] != before:
+                scene.outdated.add(name)
+        for plan, write, result in answered:
             outcome = self._outcome(scene, plan, write, result, runs)
-            if isinstance(outcome, Reject) and write.id == "" and write.object in shut:
-                outcome = Block(org_lane(plan.message.org), outcome.causes[0])
             if outcome is not None:
                 scene.made.give(plan.message, outcome)
-            stale = stale or (isinstance(result, Refused) and refusals.is_missing_field(result.troubles))
-        if stale:
-            for name in scene.describes:
-                scene.describes[name] = await scene.door.describe(name, fresh=True)
-
-    @staticmethod
-    async def _shut(scene: _Scene, intents: Sequence[tuple[Plan, Write]], results: Sequence[Result]) -> set[str]:
-        """Objects of which Turnout's user may make no record at all: the org's setup, which is no record's fault, however few came."""
-        refused = {
-            write.object
-            for (_, write), result in zip(intents, results, strict=True)
-            if write.id == "" and isinstance(result, Refused) and refusals.is_of_rights(result.troubles)
-        }
-        return {name for name in sorted(refused) if not (await scene.door.describe(name, fresh=True)).createable}
 
     def _outcome(
         self, scene: _Scene, plan: Plan, write: Write, result: Result, runs: Mapping[RunKey, Sequence[tuple[Trouble, ...]]]
@@ -305,23 +303,21 @@ class Registrants:
         troubles: tuple[Trouble, ...],
         runs: Mapping[RunKey, Sequence[tuple[Trouble, ...]]],
     ) -> Outcome | None:
+        lane = org_lane(plan.message.org)
+        if refusals.is_shut(scene.describes[write.object], troubles, creating=not write.id):
+            return Block(lane, troubles[0].cause)
         fields = refusals.leave_out(troubles, write.values)
         if fields is not None:
             plan.refused.update(fields)
             return None
-        kind = refusals.kind(troubles)
-        if kind == ORG and refusals.is_missing_field(troubles):
+        if refusals.doubts_describe(troubles) and write.object in scene.outdated:
             return None
-        if kind == LOOK:
+        if refusals.kind(troubles) == LOOK:
             return self._changed(scene, plan, write, troubles)
-        if kind == TRANSIENT:
-            return verdicts.again(next(one for one in troubles if one.kind == TRANSIENT), plan.message)
-        if kind == ORG:
-            trouble = next(one for one in troubles if one.kind == ORG)
-            return Block(org_lane(plan.message.org), trouble.cause, trouble.retry_after_seconds)
         run = _run(scene, write)
-        if self._runs.hits_nearly_all(run, troubles, runs[run]):
-            return Block(org_lane(plan.message.org), troubles[0].cause)
+        outcome = refusals.outcome(troubles, plan.message, lane, hits_nearly_all=self._runs.hits_nearly_all(run, troubles, runs[run]))
+        if outcome is not None:
+            return outcome
         written = self._written(plan, {}, tuple(trouble.cause for trouble in troubles))
         return verdicts.rejected(troubles, (*plan.subject.trail, written))
 
@@ -330,17 +326,15 @@ class Registrants:
         plan.fresh = False
         codes = {trouble.cause.code for trouble in troubles}
         doubled = "DUPLICATE_VALUE" in codes
-        if write.id == "" and plan.account and not doubled:
-            company = str(plan.subject.attributes["company"])
-            return accounts.dead(self._tables, plan.subject, company, plan.account, scene.asked)
+        if write.id == "" and "AccountId" in write.values and not doubled:
+            return accounts.dead(self._tables, plan.subject, plan.company, plan.account, scene.asked)
         if doubled and write.id == "":
             if plan.doubled:
                 return verdicts.rejected(troubles, plan.subject.trail)
             plan.doubled = True
             plan.known_ids = tuple(one for trouble in troubles if (one := existing_id(trouble.cause.message)) is not None)
         elif doubled:
-            named = {field.lower() for trouble in troubles for field in trouble.cause.fields}
-            fields = [name for name in write.values if name.lower() in named] or list(write.values)
+            fields = _doubled(scene, write, troubles)
             plan.refused.update(dict.fromkeys(fields, f"DUPLICATE_VALUE: {troubles[0].cause.message}"))
         return None
 
@@ -350,7 +344,7 @@ class Registrants:
         own = sighting.record.get("Email") if sighting is not None else None
         for key in _keys(plan, record_id):
             self._recall.applied(key, plan.subject.happened_at, plan.subject.id, overwrote_at=0 if plan.only_fills else self._now())
-        ids = {object_name: record_id} | ({"Account": plan.account} if plan.account else {})
+        ids = {object_name: record_id} | ({"Account": plan.account} if plan.account and "AccountId" in plan.draft.values else {})
         trail = (*plan.subject.trail, self._written(plan, ids))
         member = Member(
             object=object_name,
@@ -398,20 +392,27 @@ def _without(plan: Plan, draft: Draft) -> Draft:
     return Draft({name: value for name, value in draft.values.items() if not plan.is_refused(name)}, draft.left_out)
 
 
+def _doubled(scene: _Scene, write: Write, troubles: Sequence[Trouble]) -> list[str]:
+    """The fields whose value another record holds already: as the org names them, else the unique ones."""
+    named = {field.lower() for trouble in troubles for field in trouble.cause.fields}
+    key, describe = scene.org.person_key_field, scene.describes[write.object]
+    unique = {field.name.lower() for field in describe.fields.values() if field.unique}
+    unique |= {key.lower(), person_accounts.name_on_account(key).lower()}
+    return [name for name in write.values if name.lower() in named] or [name for name in write.values if name.lower() in unique]
+
+
 def _own_name(describe: Describe, name: str) -> str | None:
     field = describe.field(name) if name else None
     return field.name if field is not None else None
 
 
 def _own(draft: Draft, plan: Plan, describe: Describe, name: str, value: str, *, creating: bool) -> None:
-    """A field of Turnout's own, where it may be written."""
-    field = describe.field(name)
-    if field is None or plan.is_refused(name):
-        return
-    if field.createable if creating else field.updateable:
+    """A field of Turnout's own, where it may be written; else it is told."""
+    why = mapping.closed(describe, name, creating=creating)
+    if why is not None:
+        draft.left_out[name] = why
+    elif not plan.is_refused(name):
         draft.values[name] = value
-    else:
-        draft.left_out[name] = mapping.READ_ONLY
 
 
 def _fall_back(draft: Draft, plan: Plan, describe: Describe, name: Name) -> None:
@@ -434,7 +435,3 @@ def _is_guarded(describe: Describe, org: Org) -> bool:
 def _creates_held() -> Cause:
     hint = "A unique person_key_field in the org makes this wait needless"
     return Cause(code="creates_held", message="A worker before may still be creating this record", hint=hint)
-
-
-def _unsettled() -> Cause:
-    return Cause(code="unsettled", message="The record changed each time that Turnout looked at it", hint="Turnout tries again")

@@ -212,12 +212,14 @@ def classify_all(errors: Sequence[Error], *, object_name: str = "", http_status:
 
 
 def fields_in(code: str, message: str) -> tuple[str, ...]:
-    """Field names that only the message tells: `[LastName, Region__c]`, `fields: A__c, B__c.`, `column 'C__c'`."""
+    """Field names that only the message tells: `[LastName, Region__c]`, `fields: A__c, B__c.`, `column 'C__c'`, `found: Key__c duplicates`."""
     if code == "REQUIRED_FIELD_MISSING" and (found := re.search(r"\[([\w, ]+)\]", message)):
         return tuple(name.strip() for name in found[1].split(","))
     if code == "INVALID_FIELD_FOR_INSERT_UPDATE" and (found := re.search(r":\s*(\w+(?:,\s*\w+)*)\s*\.", message)):
         return tuple(name.strip() for name in found[1].split(","))
     if code == "INVALID_FIELD" and (found := re.search(r"(?:column|field) '(\w+)'", message)):
+        return (found[1],)
+    if code == "DUPLICATE_VALUE" and (found := re.search(r"found: (\w+) duplicates", message)):
         return (found[1],)
     return ()
 

@@ -2,6 +2,10 @@
 
 import pytest
 
+from pipeline.messages import Message, headers
+from pipeline.outcomes import Block, Retry
+from pipeline.records import Record
+from schemas.messages import SCHEMA
 from stages import refusals
 from stages.refusals import RUN, Runs
 from stages.salesforce.causes import classify
@@ -81,3 +85,32 @@ def test_addresses_that_are_refused_never_stop_a_lane() -> None:
     runs, batch = Runs(), [(bad,)] * RUN
     runs.note(LEADS, batch)
     assert not runs.hits_nearly_all(LEADS, (bad,), batch)
+
+
+@pytest.mark.parametrize("code", ["UNKNOWN_EXCEPTION", "REQUEST_RUNNING_TOO_LONG"])
+def test_a_transient_trouble_that_hits_nearly_all_stops_the_lane_and_one_that_hits_some_is_a_try(code: str) -> None:
+    trouble = (classify(code, "later"),)
+    blocked = refusals.outcome(trouble, message(), "org:acme", hits_nearly_all=True)
+    assert isinstance(blocked, Block)
+    assert blocked.lane == "org:acme"
+    tried = refusals.outcome(trouble, message(), "org:acme", hits_nearly_all=False)
+    assert isinstance(tried, Retry)
+    assert not tried.free
+
+
+def test_a_lock_never_stops_a_lane_since_it_is_never_counted() -> None:
+    locked = (classify("UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access"),)
+    tried = refusals.outcome(locked, message(), "org:acme", hits_nearly_all=True)
+    assert isinstance(tried, Retry)
+    assert tried.free
+
+
+def test_a_records_own_fault_has_no_outcome_but_its_own() -> None:
+    assert refusals.outcome((RULE,), message(), "org:acme", hits_nearly_all=False) is None
+
+
+def message() -> Message:
+    told = headers(
+        id="m1", kind="registration", workspace="w", org="acme", session="s", event="e", happened_at=0, received_at=0, schema=SCHEMA
+    )  # fmt: skip
+    return Message(Record("resolved", 0, 0, 0, b"a@x.example", b"", told))

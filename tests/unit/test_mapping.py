@@ -1,5 +1,6 @@
 """What of an attribute goes to a field: what fits, what differs, what is left out."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -114,6 +115,13 @@ def test_a_read_only_field_is_left_out_and_told() -> None:
     describe = lead(field("F", updateable=False))
     assert mapping.for_existing(rules(F="a"), {"a": "x"}, describe, {"F": None}, only_fill=False).left_out == {"F": mapping.READ_ONLY}
     assert mapping.for_new(rules(F="a"), {"a": "x"}, describe).values == {"F": "x"}
+
+
+def test_on_an_object_that_may_not_be_written_at_all_its_fields_are_sent_so_that_the_org_answers() -> None:
+    """Else a right that was forgotten would read as a record that is right already."""
+    shut = dataclasses.replace(lead(field("F", createable=False, updateable=False)), createable=False, updateable=False)
+    assert mapping.for_new(rules(F="a"), {"a": "x"}, shut).values == {"F": "x"}
+    assert mapping.for_existing(rules(F="a"), {"a": "x"}, shut, {"F": None}, only_fill=False).values == {"F": "x"}
 
 
 def test_field_names_are_found_without_regard_to_case_and_written_as_the_org_spells_them() -> None:

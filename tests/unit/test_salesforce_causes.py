@@ -76,6 +76,8 @@ def test_an_unknown_code_of_a_server_that_failed_is_transient() -> None:
     ("code", "message", "fields"),
     [
         ("REQUIRED_FIELD_MISSING", "Required fields are missing: [LastName, Region__c]", ("LastName", "Region__c")),
+        ("DUPLICATE_VALUE", "duplicate value found: Key__c duplicates value on record with id: 001U000001c83gK", ("Key__c",)),
+        ("DUPLICATE_VALUE", "duplicate value found: <unknown> duplicates value on record with id: <unknown>", ()),
         (
             "INVALID_FIELD_FOR_INSERT_UPDATE",
             "Unable to create/update fields: A__c, B__c. Please check the security settings",

@@ -12,7 +12,7 @@ import pytest_asyncio
 from pipeline.errors import LeaseLost
 from pipeline.outcomes import Batch, Block, Drop, Emit, Reject, Retry
 from schemas.messages import Action
-from schemas.settings import FieldRule, Statuses
+from schemas.settings import FieldRule, Objects, Statuses
 from schemas.tables import CampaignRow
 from stages.recency import retried
 from tests.flow.salesforce import changes
@@ -32,6 +32,17 @@ async def member_of(acme: Line, email: str, session: str = "S1", object: str = "
 
 def row_of(acme: Line, session: str = "S1") -> CampaignRow:
     return msgspec.json.decode(acme.tables["campaigns"].rows[f"acme-prod|{session}"], type=CampaignRow)
+
+
+def left_out(acme: Line, email: str) -> dict[str, str]:
+    """What was left out of the records of the address's last message that came through, with the reasons."""
+    outcome = next(outcome for _, outcome in reversed(acme.of(email)) if isinstance(outcome, Emit))
+    return {field: why for step in outcome.trail for field, why in step.left_out.items()}
+
+
+def blocked(acme: Line) -> dict[str, str]:
+    """Lanes that were blocked, with the code of their cause."""
+    return {outcome.lane: outcome.cause.code for _, _, outcome in acme.seen if isinstance(outcome, Block)}
 
 
 async def test_nobody_becomes_a_lead_and_a_member(acme: Line) -> None:
@@ -527,6 +538,25 @@ async def test_a_key_that_is_there_already_is_looked_up_and_used() -> None:
         assert [one["Status"] for one in await acme.org.records("CampaignMember")] == ["Attended"]
 
 
+async def test_a_key_that_another_record_holds_is_left_out_alone() -> None:
+    async with line(person_key_field="Turnout_Key__c") as acme:
+        await acme.org.seed(
+            Lead=[
+                {"Email": "a@mill.example", "LastName": "Old", "Company": "C"},
+                {"Email": "b@mill.example", "LastName": "B", "Company": "C"},
+            ]
+        )
+        await acme.org.rule("custom-field", object="Lead", field="Turnout_Key__c", type="string", length=255, unique=True)
+        other = await acme.org.one("Lead", "b@mill.example")
+        await acme.org.edit("Lead", other["Id"], Turnout_Key__c="a@mill.example")
+        acme.session()
+        acme.person("a@mill.example", job_title="CTO")
+        await acme.run()
+        lead = await acme.org.one("Lead", "a@mill.example")
+        assert (lead["Title"], lead["Turnout_Key__c"]) == ("CTO", None)
+        assert "duplicate value found" in left_out(acme, "a@mill.example")["Turnout_Key__c"]
+
+
 async def test_a_matched_record_gets_its_key_if_it_has_none() -> None:
     async with line(person_key_field="Turnout_Key__c") as acme:
         await acme.org.seed(Lead=[{"Email": "a@mill.example", "LastName": "Ito", "FirstName": "Kim", "Company": "Kumo KK"}])
@@ -761,6 +791,58 @@ async def test_a_replay_view_sets_its_field_and_leaves_the_status_alone(acme: Li
     assert (second["Status"], second["Livestorm_Replay_Status__c"]) == ("Registered", "Watched")
 
 
+@pytest.mark.parametrize("field", ["Livestorm_Replay_Status__c", "livestorm_replay_status__C"])
+@pytest.mark.parametrize("rule", [{"kind": "field-permission", "write": False}, {"kind": "restricted-picklist", "values": ["Seen"]}])
+async def test_a_replay_field_that_the_org_refuses_is_left_out_however_it_is_spelled(acme: Line, field: str, rule: dict[str, Any]) -> None:
+    acme.connect(msgspec.structs.replace(workspace(), objects=Objects(replay_status_field=field)))
+    acme.session()
+    acme.person("a@x.example")
+    await acme.run()
+    await acme.org.rule(object="CampaignMember", field="Livestorm_Replay_Status__c", **rule)
+    for email in ("a@x.example", "b@x.example"):
+        acme.person(email, "watched_replay", at=5)
+    await acme.run()
+    for email in ("a@x.example", "b@x.example"):
+        member = await member_of(acme, email)
+        assert (member["Status"], member["Livestorm_Replay_Status__c"]) == ("Registered", None)
+        assert field.lower() in {name.lower() for name in left_out(acme, email)}
+    assert acme.queue == []
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"kind": "field-permission", "write": False},
+        {"kind": "field-permission", "read": False},
+        {"kind": "restricted-picklist", "values": ["Sent"]},
+    ],
+)
+async def test_a_status_that_the_org_refuses_is_left_out_and_the_rest_is_written(acme: Line, rule: dict[str, Any]) -> None:
+    await acme.org.text_field("CampaignMember", "Minutes__c")
+    acme.connect(workspace(campaign_member={"Minutes__c": FieldRule(source="attendance_minutes")}))
+    acme.session()
+    acme.person("old@x.example")
+    await acme.run()
+    await acme.org.rule(object="CampaignMember", field="Status", **rule)
+    for email in ("old@x.example", "new@x.example"):
+        acme.person(email, "attended", at=5, attendance_minutes="42")
+    await acme.run()
+    for email in ("old@x.example", "new@x.example"):
+        member = await member_of(acme, email)
+        assert (member["Status"], member["Minutes__c"]) == ("Registered", "42")
+        assert "Status" in left_out(acme, email)
+    assert acme.queue == []
+    assert acme.causes() == []
+
+
+async def test_where_the_rounds_run_out_the_orgs_last_words_are_the_cause(acme: Line) -> None:
+    acme.session()
+    await acme.org.fault("DUPLICATE_VALUE", resource="collections", object="CampaignMember", message="Already a campaign member.")
+    acme.person("a@x.example")
+    await acme.run(rounds=1)
+    assert {outcome.cause.message for _, _, outcome in acme.seen if isinstance(outcome, Retry)} == {"Already a campaign member."}
+
+
 async def test_attendance_on_demand_goes_to_the_replay_field(acme: Line) -> None:
     acme.session(status="on_demand", estimated_started_at=0)
     acme.person("a@x.example", "attended")
@@ -961,6 +1043,140 @@ async def test_without_the_right_to_make_leads_one_alone_waits_with_its_org_and_
     assert len(await acme.org.records("CampaignMember")) == 2
 
 
+@pytest.mark.parametrize(
+    ("object", "right"),
+    [
+        ("Lead", {"update": False}),
+        ("Contact", {"update": False}),
+        ("CampaignMember", {"create": False}),
+        ("CampaignMember", {"update": False}),
+    ],
+)
+async def test_without_the_right_on_an_object_one_alone_waits_with_its_org_until_it_is_given(
+    acme: Line, object: str, right: dict[str, bool]
+) -> None:
+    await acme.org.seed(
+        Contact=[{"Email": "c@x.example", "LastName": "C"}], Lead=[{"Email": "l@x.example", "LastName": "L", "Company": "C"}]
+    )
+    acme.session()
+    if right == {"update": False}:
+        acme.person("c@x.example", at=-60)
+        acme.person("l@x.example", at=-60)
+    await acme.run()
+    acme.final.clear()
+    rule = await acme.org.rule("object-permission", object=object, **right)
+    acme.person("c@x.example", "attended", job_title="CTO")
+    acme.person("l@x.example", "attended", job_title="CTO")
+    await acme.run(rounds=8)
+    assert acme.causes() == []
+    assert blocked(acme) == {"org:acme-prod": "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY"}
+    assert all(entry.message.tries == 0 for entry in acme.queue)
+    await acme.org.drop_rule(rule)
+    await acme.run()
+    assert [one["Status"] for one in await acme.org.records("CampaignMember")] == ["Attended", "Attended"]
+    assert (await acme.org.one("Contact", "c@x.example"))["Title"] == (await acme.org.one("Lead", "l@x.example"))["Title"] == "CTO"
+
+
+@pytest.mark.parametrize(
+    ("create", "object", "field"),
+    [
+        ("lead", "Lead", "Email"),
+        ("contact", "Contact", "Email"),
+        ("lead", "CampaignMember", "LeadId"),
+        ("contact", "CampaignMember", "ContactId"),
+        ("lead", "CampaignMember", "CampaignId"),
+    ],
+)
+async def test_where_a_field_that_must_be_there_may_not_be_written_one_alone_waits_with_its_org(
+    acme: Line, create: str, object: str, field: str
+) -> None:
+    acme.connect(workspace(create=create))
+    acme.session()
+    await acme.run()
+    rule = await acme.org.rule("field-permission", object=object, field=field, write=False)
+    acme.person("a@x.example")
+    await acme.run(rounds=8)
+    assert acme.causes() == []
+    blocks = [outcome for _, _, outcome in acme.seen if isinstance(outcome, Block)]
+    assert {block.lane for block in blocks} == {"org:acme-prod"}
+    assert all(field in block.cause.message for block in blocks)
+    assert all(entry.message.tries == 0 for entry in acme.queue)
+    await acme.org.drop_rule(rule)
+    await acme.run()
+    assert len(await acme.org.records("CampaignMember")) == 1
+
+
+@pytest.mark.parametrize("right", [{"read": False}, {"write": False}])
+async def test_a_required_field_that_may_not_be_written_stops_the_org_and_not_each_person(acme: Line, right: dict[str, bool]) -> None:
+    acme.connect(workspace(lead={"Region__c": FieldRule(source="region")}))
+    acme.session()
+    await acme.org.rule("required-field", object="Lead", field="Region__c")
+    rule = await acme.org.rule("field-permission", object="Lead", field="Region__c", **right)
+    acme.person("a@x.example", region="North")
+    await acme.run(rounds=8)
+    assert acme.causes() == []
+    assert blocked(acme) == {"org:acme-prod": "REQUIRED_FIELD_MISSING"}
+    await acme.org.drop_rule(rule)
+    await acme.run()
+    assert (await acme.org.one("Lead", "a@x.example"))["Region__c"] == "North"
+
+
+@pytest.mark.parametrize("known", ["before", "at once"])
+@pytest.mark.parametrize("right", [{"read": False}, {"write": False}])
+async def test_a_contact_is_made_without_an_account_where_the_field_may_not_be_written(
+    acme: Line, right: dict[str, bool], known: str
+) -> None:
+    acme.connect(workspace(create="contact"))
+    acme.session()
+    if known == "before":
+        acme.person("a@x.example")
+    await acme.run()
+    await acme.org.rule("field-permission", object="Contact", field="AccountId", **right)
+    acme.person("b@x.example", job_title="CTO")
+    await acme.run()
+    contact = await acme.org.one("Contact", "b@x.example")
+    assert (contact["AccountId"], contact["Title"]) == (None, "CTO")
+    assert "AccountId" in left_out(acme, "b@x.example")
+    assert acme.causes() == []
+
+
+async def test_a_transient_trouble_of_nearly_all_records_stops_the_lane_and_counts_no_more_tries(acme: Line) -> None:
+    acme.session()
+    fault = await acme.org.fault("UNKNOWN_EXCEPTION", resource="collections", object="Lead")
+    for number in range(30):
+        acme.person(f"p{number}@x.example")
+    await acme.run(rounds=8)
+    assert blocked(acme) == {"org:acme-prod": "UNKNOWN_EXCEPTION"}
+    assert {entry.message.tries for entry in acme.queue if entry.message.kind == "registration"} == {0}
+    await acme.org.drop_fault(fault)
+    await acme.org.fault("REQUEST_RUNNING_TOO_LONG", resource="collections", object="CampaignMember", times=60)
+    await acme.run()
+    assert blocked(acme)["org:acme-prod/workspace:acme/session:S1"] == "REQUEST_RUNNING_TOO_LONG"
+    assert len(await acme.org.records("CampaignMember")) == 30
+    assert acme.causes() == []
+
+
+async def test_a_transient_trouble_of_one_record_is_its_own_try(acme: Line) -> None:
+    acme.session()
+    await acme.org.fault("UNKNOWN_EXCEPTION", resource="collections", object="Lead", email="p0@x.example", times=2)
+    for number in range(30):
+        acme.person(f"p{number}@x.example")
+    await acme.run()
+    assert blocked(acme) == {}
+    assert len([1 for _, _, outcome in acme.seen if isinstance(outcome, Retry)]) == 2
+    assert len(await acme.org.records("CampaignMember")) == 30
+
+
+@pytest.mark.parametrize("object", ["Lead", "CampaignMember"])
+async def test_a_session_that_ended_under_one_record_costs_it_no_try(acme: Line, object: str) -> None:
+    acme.session()
+    await acme.org.fault("INVALID_SESSION_ID", resource="collections", object=object, times=1)
+    acme.person("a@x.example")
+    await acme.run()
+    assert [outcome.reason for _, outcome in acme.of("a@x.example") if isinstance(outcome, Emit)] == ["synced"]
+    assert all(outcome.free for _, _, outcome in acme.seen if isinstance(outcome, Retry))
+
+
 async def test_creates_are_held_after_an_unclean_take_over_and_looked_for_first(acme: Line) -> None:
     acme.session()
     await acme.run()
@@ -1043,6 +1259,21 @@ async def test_a_person_account_is_written_through_its_account(acme: Line) -> No
     assert (account["PersonTitle"], account["PersonMailingCity"]) == ("CTO", "Bern")
     assert [one["ContactId"] for one in await acme.org.records("CampaignMember")] == [account["PersonContactId"]]
     assert "Contact" not in await acme.org.written()
+
+
+async def test_two_addresses_of_one_person_account_in_one_batch_are_both_written(acme: Line) -> None:
+    person = {"Id": "@account", "LastName": "Ito", "PersonEmail": "kim@home.example", "PersonContactId": "@contact"}
+    former = {"Email": "kim@work.example", "LastName": "Ito", "Company": "C", "IsConverted": True, "ConvertedContactId": "@contact"}
+    seed = {"rules": [{"kind": "person-accounts"}], "Account": [person], "Lead": [former]}
+    await acme.org._ask("POST", "/sandbox/reset", {"seed": seed})
+    acme.session()
+    acme.person("kim@home.example", job_title="CTO")
+    acme.person("kim@work.example", at=5, job_title="CTO", city="Bern")
+    await acme.run()
+    (account,) = await acme.org.records("Account")
+    assert (account["FirstName"], account["PersonTitle"], account["PersonMailingCity"]) == ("Kim", "CTO", "Bern")
+    assert "DUPLICATE_VALUE" not in await acme.org.errors()
+    assert acme.causes() == []
 
 
 async def test_an_org_with_person_accounts_takes_leads_without_a_company(acme: Line) -> None:
