@@ -226,10 +226,10 @@ class Registrants:
             return Reject(
                 (Cause(code="email_too_long", message=f"Salesforce takes {email.length} characters", fields=("Email",), hint=hint),)
             )
-        company = plan.subject.attributes.get("company")
-        if plan.creates == LEAD or not isinstance(company, str) or mapping.is_blank(company) or plan.is_refused("AccountId"):
+        company = mapping.text(plan.subject.attributes.get("company"))
+        if plan.creates == LEAD or not company or plan.is_refused("AccountId"):
             return None
-        standing = accounts.stand(self._tables, plan.subject, company, self._now(), scene.asked)
+        standing = accounts.stand(self._tables, plan.message, plan.subject, company, self._now(), scene.asked)
         if isinstance(standing, str):
             plan.account = standing
             return None
@@ -331,8 +331,10 @@ class Registrants:
         codes = {trouble.cause.code for trouble in troubles}
         doubled = "DUPLICATE_VALUE" in codes
         if write.id == "" and plan.account and not doubled:
-            company = str(plan.subject.attributes["company"])
-            return accounts.dead(self._tables, plan.subject, company, plan.account, scene.asked)
+            company = mapping.text(plan.subject.attributes["company"])
+            outcome = accounts.dead(self._tables, plan.subject, company, plan.account, self._now(), scene.asked)
+            if outcome is not None:
+                return outcome
         if doubled and write.id == "":
             if plan.doubled:
                 return verdicts.rejected(troubles, plan.subject.trail)
