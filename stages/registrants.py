@@ -226,6 +226,7 @@ class Registrants:
             return Reject(
                 (Cause(code="email_too_long", message=f"Salesforce takes {email.length} characters", fields=("Email",), hint=hint),)
             )
+        plan.account = ""
         company = mapping.text(plan.subject.attributes.get("company"))
         if plan.creates == LEAD or not company or plan.is_refused("AccountId"):
             return None

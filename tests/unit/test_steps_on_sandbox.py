@@ -310,6 +310,17 @@ async def test_a_company_is_never_given_up_while_its_trouble_may_pass(acme: Line
     assert (await acme.org.one("Contact", "one@acme.example"))["AccountId"]
 
 
+@pytest.mark.parametrize("right", [{"write": False}, {"read": False}])
+async def test_a_contact_whose_account_may_not_be_set_is_made_without_it(acme: Line, right: dict[str, bool]) -> None:
+    acme.connect(workspace(create="contact"))
+    acme.session()
+    await acme.org.rule("field-permission", object="Contact", field="AccountId", **right)
+    acme.person("one@acme.example", company="Acme")
+    await acme.run()
+    assert (acme.causes(), acme.queue) == ([], [])
+    assert (await acme.org.one("Contact", "one@acme.example"))["AccountId"] is None
+
+
 async def account_keys(acme: Line) -> dict[str, str | None]:
     return {one["Name"]: one["Key__c"] for one in await acme.org.records("Account")}
 
