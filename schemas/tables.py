@@ -68,6 +68,9 @@ class AccountRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     why: Cause | None = None
     version: int = 1
     at: int = 0
+    """Unix ms of this row."""
+    confirmed_at: int = 0
+    """Unix ms: when the Account was taken for gone, and was there; 0: never."""
 
 
 class LaneRow(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -110,12 +110,12 @@ def fit(field: Field, value: Value) -> tuple[Value, str | None]:
         return ";".join(
             _listed(field, item) for item in (value if isinstance(value, list) else str(value).split(";")) if item.strip()
         ), None
-    text = _text(value)
+    told = text(value)
     if kind == "picklist":
-        text = _listed(field, text)
-    if kind in _REFERENCES and not is_id(text):
+        told = _listed(field, told)
+    if kind in _REFERENCES and not is_id(told):
         raise Unfit("not an id of Salesforce")
-    return _cut(field, text)
+    return _cut(field, told)
 
 
 def same(field: Field, held: Any, value: Value) -> bool:
@@ -163,7 +163,10 @@ def _put(draft: Draft, field: Field, value: Value) -> None:
         draft.left_out[field.name] = remark
 
 
-def _text(value: Value) -> str:
+def text(value: Value) -> str:
+    """Any value as text: what Livestorm sends for one attribute may be a text, a number, or several texts. "" for a blank one."""
+    if value is None:
+        return ""
     if isinstance(value, list):
         return "; ".join(item.strip() for item in value if item.strip())
     if isinstance(value, bool):
@@ -199,7 +202,7 @@ def _listed(field: Field, text: str) -> str:
 def _flag(value: Value) -> bool:
     if isinstance(value, bool):
         return value
-    word = _text(value).lower()
+    word = text(value).lower()
     if word in _YES:
         return True
     if word in _NO:
@@ -211,7 +214,7 @@ def _number(value: Value) -> float:
     if isinstance(value, bool):
         raise Unfit("not a number")
     try:
-        number = float(_text(value))
+        number = float(text(value))
     except ValueError:
         raise Unfit("not a number") from None
     if not math.isfinite(number):
@@ -225,10 +228,10 @@ def _moment(value: Value, kind: str) -> str:
         if isinstance(value, int | float) and not isinstance(value, bool):
             ms: int | None = round(value * 1000)
         else:
-            text = _text(value)
-            if kind == "date" and len(text) == 10:
-                return datetime.date.fromisoformat(text).isoformat()
-            ms = milliseconds(text)
+            told = text(value)
+            if kind == "date" and len(told) == 10:
+                return datetime.date.fromisoformat(told).isoformat()
+            ms = milliseconds(told)
         if ms is None:
             raise Unfit("not a time")
         written = datetime_text(ms)

@@ -100,7 +100,7 @@ async def _look(door: OrgDoor, org: Org, addresses: Mapping[str, Sequence[str]],
         row["ConvertedContactId"] for row in leads.values() if row.get("ConvertedContactId") and row["ConvertedContactId"] not in contacts
     }
     followed = dict(contacts)
-    followed.update(await _follow(door, sorted(missing - _needless(addresses, contacts, leads)), contact_fields, contact))
+    followed.update(await follow(door, sorted(missing - _needless(addresses, contacts, leads)), contact_fields, contact))
     contacts_of, leads_of = _by_address(contacts.values(), keys[CONTACT]), _by_address(leads.values(), keys[LEAD])
     sightings = (
         (address, choose(address, _Seen(contacts_of.get(address, ()), leads_of.get(address, ()), followed, keys))) for address in addresses
@@ -129,9 +129,9 @@ def choose(address: str, seen: "_Seen") -> Sighting | None:
     for row in leads:
         if not row.get("IsConverted"):
             return Sighting(LEAD, row)
-        survivor = _survivor(row.get("ConvertedContactId"), seen.followed)
-        if survivor is not None:
-            return _as_contact(survivor, leads, seen)
+        kept = survivor(row.get("ConvertedContactId"), seen.followed)
+        if kept is not None:
+            return _as_contact(kept, leads, seen)
     return None
 
 
@@ -150,17 +150,17 @@ def _as_contact(contact: Record, leads: Sequence[Record], seen: _Seen) -> Sighti
 
 
 def _leads_to(contact_id: Any, contact: Record, followed: Mapping[str, Record]) -> bool:
-    survivor = _survivor(contact_id, followed)
-    return survivor is not None and survivor["Id"] == contact["Id"]
+    kept = survivor(contact_id, followed)
+    return kept is not None and kept["Id"] == contact["Id"]
 
 
-def _survivor(contact_id: Any, followed: Mapping[str, Record]) -> Record | None:
-    """The Contact itself, or the one that it was merged into; None where it is gone."""
+def survivor(record_id: Any, followed: Mapping[str, Record]) -> Record | None:
+    """The record itself, or the one that it was merged into; None where it is gone."""
     for _ in range(MERGES):
-        record = followed.get(contact_id) if isinstance(contact_id, str) else None
+        record = followed.get(record_id) if isinstance(record_id, str) else None
         if record is None or not record.get("IsDeleted"):
             return record
-        contact_id = record.get("MasterRecordId")
+        record_id = record.get("MasterRecordId")
     return None
 
 
@@ -177,8 +177,8 @@ def _needless(addresses: Mapping[str, Sequence[str]], contacts: Mapping[str, Rec
     return needless - needed
 
 
-async def _follow(door: OrgDoor, ids: Sequence[str], columns: Sequence[str], describe: Describe) -> dict[str, Record]:
-    """Contacts by id, deleted ones too, and those that they were merged into."""
+async def follow(door: OrgDoor, ids: Sequence[str], columns: Sequence[str], describe: Describe) -> dict[str, Record]:
+    """Records of one object by id, deleted ones too, and those that they were merged into."""
     fields = [*columns, *known_fields(describe, _OF_DELETED)]
     found: dict[str, Record] = {}
     missing = [one for one in ids if one]
@@ -186,7 +186,7 @@ async def _follow(door: OrgDoor, ids: Sequence[str], columns: Sequence[str], des
         if not missing:
             break
         for chunk in chunks(missing):
-            found.update(_by_id(await read_deleted(door, select(fields, CONTACT, f"Id IN {in_list(chunk)}"))))
+            found.update(_by_id(await read_deleted(door, select(fields, describe.name, f"Id IN {in_list(chunk)}"))))
         masters = {row.get("MasterRecordId") for row in found.values() if row.get("IsDeleted")}
         missing = sorted(one for one in masters if one and one not in found)
     return found

@@ -234,9 +234,10 @@ class Registrants:
             return Reject(
                 (Cause(code="email_too_long", message=f"Salesforce takes {email.length} characters", fields=("Email",), hint=hint),)
             )
+        plan.account = ""
         if not plan.company or plan.is_refused("AccountId") or mapping.closed(describe, "AccountId", creating=True):
             return None
-        standing = accounts.stand(self._tables, plan.subject, plan.company, self._now(), scene.asked)
+        standing = accounts.stand(self._tables, plan.message, plan.subject, plan.company, self._now(), scene.asked)
         if isinstance(standing, str):
             plan.account = standing
             return None
@@ -327,7 +328,9 @@ class Registrants:
         codes = {trouble.cause.code for trouble in troubles}
         doubled = "DUPLICATE_VALUE" in codes
         if write.id == "" and "AccountId" in write.values and not doubled:
-            return accounts.dead(self._tables, plan.subject, plan.company, plan.account, scene.asked)
+            outcome = accounts.dead(self._tables, plan.subject, plan.company, plan.account, self._now(), scene.asked)
+            if outcome is not None:
+                return outcome
         if doubled and write.id == "":
             if plan.doubled:
                 return verdicts.rejected(troubles, plan.subject.trail)

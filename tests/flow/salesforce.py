@@ -117,6 +117,10 @@ class Org:
         """As a person does in Salesforce's pages: a new Contact takes the Lead's place."""
         await self._ask("POST", "/sandbox/convert", {"lead": lead})
 
+    async def merge(self, object: str, winner: str, *losers: str) -> None:
+        """As a person does in Salesforce's pages."""
+        await self._ask("POST", "/sandbox/merge", {"object": object, "winner": winner, "losers": losers})
+
     async def hits(self, fault: str) -> int:
         """How often a fault struck."""
         return int((await self._ask("GET", f"/sandbox/faults/{fault}"))["hits"])

@@ -13,7 +13,6 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from pipeline.lanes import org_lane, session_lane, workspace_lane
 from pipeline.messages import Message, headers
 from pipeline.outcomes import Batch, Block, Drop, Emit, Out, Outcome, Reject, Retry, Step, Wait
 from pipeline.records import Record
@@ -22,6 +21,7 @@ from schemas.settings import FieldRule, Livestorm, Mapping, Objects, Org, Status
 from schemas.tables import EventRow, SessionRow
 from stages.campaign_membership import CampaignMembership
 from stages.create import Create
+from stages.flow import shared_lanes
 from stages.match import Match
 from stages.rows import tables
 from stages.salesforce.errors import CallRefused
@@ -77,7 +77,6 @@ class Entry:
     stage: str
     message: Message
     wait: Wait | None = None
-    asked: bool = False
 
 
 @dataclasses.dataclass
@@ -175,9 +174,7 @@ class Line:
         self.offset += 1
         message = Message(Record(topic, 0, self.offset, int(self.clock() * 1000), key.encode(), value, own))
         message.held_since_ms = 1
-        lanes = (org_lane(message.org), workspace_lane(message.org, message.workspace))
-        in_membership = topic == "resolved"
-        message.shared_lanes = (*lanes, session_lane(message.org, message.workspace, message.session)) if in_membership else lanes
+        message.shared_lanes = shared_lanes(STAGES[topic])(message)
         self.queue.append(Entry(STAGES[topic], message))
 
     async def run(self, rounds: int = 12) -> None:
@@ -229,9 +226,18 @@ class Line:
             case Drop() | Reject():
                 self.final.append((entry.stage, entry.message, outcome))
             case Wait(outs=outs):
-                self.produce(entry, () if entry.asked else outs)
-                self.queue.append(Entry(entry.stage, entry.message, outcome, asked=True))
-            case Retry() | Block():
+                asked = entry.wait is not None and (entry.wait.table, entry.wait.key, entry.wait.seen) == (
+                    outcome.table,
+                    outcome.key,
+                    outcome.seen,
+                )
+                self.produce(entry, () if asked else outs)
+                entry.message.waited_since_ms = entry.message.waited_since_ms or int(self.clock() * 1000)
+                self.queue.append(Entry(entry.stage, entry.message, outcome))
+            case Retry():
+                self.queue.append(Entry(entry.stage, entry.message))
+            case Block(lane=lane):
+                assert lane in entry.message.lanes
                 self.queue.append(Entry(entry.stage, entry.message))
 
     def produce(self, entry: Entry, outs: tuple[Out, ...]) -> None:

@@ -5,13 +5,14 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio.from_thread
 import msgspec
 import pytest
 import pytest_asyncio
 
 from pipeline.errors import LeaseLost
 from pipeline.outcomes import Batch, Block, Drop, Emit, Reject, Retry
-from schemas.messages import Action
+from schemas.messages import Action, Value
 from schemas.settings import FieldRule, Objects, Statuses
 from schemas.tables import CampaignRow
 from stages.recency import retried
@@ -210,21 +211,233 @@ async def test_the_oldest_account_of_that_name_is_taken_whatever_its_case(acme: 
     assert len(await acme.org.records("Account")) == 3
 
 
-async def test_an_account_that_was_merged_away_is_asked_for_again(acme: Line) -> None:
-    await acme.org.seed(Account=[{"Name": "Other"}])
+async def test_an_account_that_was_merged_away_is_followed_to_the_one_that_was_kept(acme: Line) -> None:
+    """Over two merges; the field of the key makes no difference."""
+    await acme.org.seed(Account=[{"Name": "Other"}, {"Name": "Last"}])
     acme.connect(workspace(create="contact"))
     acme.session()
     acme.person("one@acme.example", company="Acme")
     await acme.run()
-    gone = next(one for one in await acme.org.records("Account") if one["Name"] == "Acme")
-    winner = next(one for one in await acme.org.records("Account") if one["Name"] == "Other")
-    await acme.org._ask("POST", "/sandbox/merge", {"object": "Account", "winner": winner["Id"], "losers": [gone["Id"]]})
+    accounts = {one["Name"]: one["Id"] for one in await acme.org.records("Account")}
+    for loser, winner in (("Acme", "Other"), ("Other", "Last")):
+        await acme.org.merge("Account", accounts[winner], accounts[loser])
+    acme.person("two@acme.example", company="Acme")
+    acme.person("three@acme.example", company="acme")
+    await acme.run()
+    assert acme.causes() == []
+    assert {one["AccountId"] for one in await acme.org.records("Contact")} == {accounts["Last"]}
+    assert [one["Name"] for one in await acme.org.records("Account")] == ["Last"]
+
+
+async def test_an_account_that_is_there_is_not_taken_for_gone_time_and_again(acme: Line) -> None:
+    """Something else is gone that the Contact refers to: it is tried as often as any other, and no more calls are spent on the Account."""
+    acme.connect(workspace(create="contact", contact={"OwnerId": FieldRule(source="owner")}))
+    acme.session()
+    acme.person("one@acme.example", company="Acme", owner="005000000000123AAA")
+    await acme.run()
+    assert await acme.org.errors() == {"INVALID_CROSS_REFERENCE_KEY"}
+    assert [message.kind for _, message, _ in acme.final if message.kind == "company"] == ["company"] * 2
+    [one] = [entry.message for entry in acme.queue]
+    assert one.tries > 5
+    assert len(await acme.org.records("Account")) == 1
+
+
+async def test_a_company_told_as_several_texts_or_a_number_becomes_an_account_as_it_becomes_a_leads_company(acme: Line) -> None:
+    acme.connect(workspace(create="contact"), workspace("leads"))
+    acme.session()
+    acme.session("S2", workspace="leads")
+    companies: list[Value] = [["Acme", "Mill"], 42, True]
+    for place, company in enumerate(companies):
+        acme.person(f"contact{place}@acme.example", company=company)
+        acme.person(f"lead{place}@acme.example", session="S2", workspace="leads", company=company)
+    await acme.run()
+    accounts = {one["Id"]: one["Name"] for one in await acme.org.records("Account")}
+    assert [accounts[one["AccountId"]] for one in await acme.org.records("Contact")] == ["Acme; Mill", "42", "true"]
+    assert [one["Company"] for one in await acme.org.records("Lead")] == ["Acme; Mill", "42", "true"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "STORAGE_LIMIT_EXCEEDED",
+        "REQUEST_LIMIT_EXCEEDED",
+        "API_CURRENTLY_DISABLED",
+        "INVALID_TYPE",
+        "INVALID_FIELD",
+        "DUPLICATE_EXTERNAL_ID",
+    ],
+)
+async def test_what_is_wrong_with_the_whole_org_is_no_companys_fault(acme: Line, code: str) -> None:
+    acme.connect(workspace(create="contact"))
+    acme.session()
+    await acme.org.fault(code, resource="collections", object="Account")
+    acme.person("one@acme.example", company="Acme")
+    await acme.run(3)
+    blocks = [outcome for _, _, outcome in acme.seen if isinstance(outcome, Block)]
+    assert {(block.lane, block.cause.code) for block in blocks} == {("org:acme-prod", code)}
+    assert acme.tables["accounts"].rows == {}
+    await acme.org.heal()
+    await acme.run()
+    assert acme.causes() == []
+    assert (await acme.org.one("Contact", "one@acme.example"))["AccountId"]
+
+
+async def test_where_no_account_may_be_made_the_org_waits_and_goes_on_by_itself(acme: Line) -> None:
+    acme.connect(workspace(create="contact"))
+    acme.session()
+    rule = await acme.org.rule("object-permission", object="Account", create=False)
+    acme.person("one@acme.example", company="Acme")
+    await acme.run(3)
+    blocks = [outcome for _, _, outcome in acme.seen if isinstance(outcome, Block)]
+    assert {(block.lane, block.cause.code) for block in blocks} == {("org:acme-prod", "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY")}
+    await acme.org.drop_rule(rule)
     acme.person("two@acme.example", company="Acme")
     await acme.run()
     assert acme.causes() == []
-    two = await acme.org.one("Contact", "two@acme.example")
-    account = next(one for one in await acme.org.records("Account") if one["Id"] == two["AccountId"])
-    assert account["Name"] == "Acme"
+    [account] = await acme.org.records("Account")
+    assert {one["AccountId"] for one in await acme.org.records("Contact")} == {account["Id"]}
+
+
+async def test_a_rule_that_refuses_every_company_stops_the_org_and_not_each_company(acme: Line) -> None:
+    acme.connect(workspace(create="contact"))
+    acme.session()
+    rule = await acme.org.rule("validation", object="Account", message="No new companies", when={"Name": "Mill"})
+    for number in range(25):
+        acme.person(f"p{number}@mill.example", company=f"Mill {number}")
+    await acme.run(2)
+    await acme.org.drop_rule(rule)
+    await acme.run()
+    assert acme.causes() == []
+    assert len(await acme.org.records("Account")) == 25
+
+
+async def test_a_company_is_never_given_up_while_its_trouble_may_pass(acme: Line) -> None:
+    """However often it was tried; then those who wait for it go on."""
+    acme.connect(workspace(create="contact"))
+    acme.session()
+    await acme.org.fault("UNKNOWN_EXCEPTION", resource="collections", object="Account")
+    acme.person("one@acme.example", company="Acme")
+    await acme.run(12)
+    assert [(stage, message.kind) for stage, message, _ in acme.final if message.kind == "company"] == []
+    assert max(entry.message.tries for entry in acme.queue) == 0
+    await acme.org.heal()
+    await acme.run()
+    assert (await acme.org.one("Contact", "one@acme.example"))["AccountId"]
+
+
+@pytest.mark.parametrize("right", [{"write": False}, {"read": False}])
+async def test_a_contact_whose_account_may_not_be_set_is_made_without_it(acme: Line, right: dict[str, bool]) -> None:
+    acme.connect(workspace(create="contact"))
+    acme.session()
+    await acme.org.rule("field-permission", object="Contact", field="AccountId", **right)
+    acme.person("one@acme.example", company="Acme")
+    await acme.run()
+    assert (acme.causes(), acme.queue) == ([], [])
+    assert (await acme.org.one("Contact", "one@acme.example"))["AccountId"] is None
+
+
+async def account_keys(acme: Line) -> dict[str, str | None]:
+    return {one["Name"]: one["Key__c"] for one in await acme.org.records("Account")}
+
+
+@pytest.mark.parametrize("right", [{"write": False}, {"read": False}])
+async def test_a_key_that_may_not_be_written_is_left_out_and_the_account_made_without_it(right: dict[str, bool]) -> None:
+    """Told of the Account; what describe said before is forgotten."""
+    async with line(account_key_field="Key__c") as acme:
+        await acme.org.rule("custom-field", object="Account", field="Key__c", type="text", unique=True, external_id=True)
+        acme.connect(workspace(create="contact"))
+        acme.session()
+        acme.person("one@acme.example", company="Acme")
+        await acme.run()
+        await acme.org.rule("field-permission", object="Account", field="Key__c", **right)
+        for company in ("Mill", "Dune"):
+            acme.person(f"one@{company}.example", company=company)
+            await acme.run()
+        assert acme.causes() == []
+        assert await account_keys(acme) == {"Acme": "acme", "Mill": None, "Dune": None}
+        codes = await acme.org.errors()
+        assert len(codes) == 1, codes
+
+
+async def test_where_another_account_has_the_key_the_account_is_made_without_it() -> None:
+    """Here since the field takes the beginning of their names only; it may also be one that Turnout's user can't see."""
+    async with line(account_key_field="Key__c") as acme:
+        await acme.org.rule("custom-field", object="Account", field="Key__c", type="text", length=4, unique=True, external_id=True)
+        acme.connect(workspace(create="contact"))
+        acme.session()
+        acme.person("one@kumo.example", company="Kumo Mill")
+        acme.person("two@kumo.example", company="Kumo Dune")
+        await acme.run()
+        assert acme.causes() == []
+        assert await account_keys(acme) in ({"Kumo Mill": "kumo", "Kumo Dune": None}, {"Kumo Mill": None, "Kumo Dune": "kumo"})
+
+
+async def test_an_account_that_came_between_the_look_and_the_write_is_found_by_its_key() -> None:
+    """As one does whose call was given up, and is done all the same."""
+    async with line(account_key_field="Key__c") as acme:
+        await acme.org.seed(Lead=[{"Email": "lead@acme.example", "LastName": "Old", "Company": "Acme"}])
+        await acme.org.rule("custom-field", object="Account", field="Key__c", type="text", unique=True, external_id=True)
+
+        async def made_meanwhile() -> None:
+            if not await acme.org.records("Account"):
+                await acme.org.convert((await acme.org.one("Lead", "lead@acme.example"))["Id"])
+                [account] = await acme.org.records("Account")
+                await acme.org.edit("Account", account["Id"], Key__c="acme")
+
+        acme.connect(workspace(create="contact"))
+        acme.session()
+        acme.person("one@acme.example", company="Acme")
+        await acme.run_stage("match")
+        await acme.run_stage("create")
+        await acme.run_stage("match")
+        [company] = [entry.message for entry in acme.queue if entry.message.kind == "company"]
+        [outcome] = await acme.steps["create"](Batch(company.org, [company], lambda: anyio.from_thread.run(made_meanwhile)))
+        assert isinstance(outcome, Emit)
+        assert outcome.reason == "account_found"
+        assert await account_keys(acme) == {"Acme": "acme"}
+
+
+async def test_without_its_key_an_account_is_not_made_while_a_worker_before_may_still_be_making_it() -> None:
+    async with line(account_key_field="Key__c") as acme:
+        await acme.org.rule("custom-field", object="Account", field="Key__c", type="text", unique=True, external_id=True)
+        acme.connect(workspace(create="contact"))
+        acme.session()
+        acme.person("one@acme.example", company="Acme")
+        await acme.run()
+        await acme.org.rule("field-permission", object="Account", field="Key__c", write=False)
+        acme.person("one@mill.example", company="Mill")
+        await acme.run(1)
+        [company] = [entry.message for entry in acme.queue if entry.message.kind == "company"]
+        company.hold_creates_until_ms = int(time.time() * 1000) + 60_000
+        await acme.run(2)
+        assert list(await account_keys(acme)) == ["Acme"]
+        company.hold_creates_until_ms = 0
+        await acme.run()
+        assert await account_keys(acme) == {"Acme": "acme", "Mill": None}
+
+
+@pytest.mark.parametrize(("later", "replay", "asked"), [(5, None, False), (5, "r1", False), (5, "retry:1:2", True), (90, None, True)])
+async def test_a_refused_company_is_asked_for_again_after_a_minute_or_by_a_dead_letter_that_is_retried(
+    acme: Line, later: float, replay: str | None, asked: bool
+) -> None:
+    late = 0.0
+    acme.clock = lambda: time.time() + late
+    acme.restart()
+    acme.connect(workspace(create="contact"))
+    acme.session()
+    rule = await acme.org.rule("validation", object="Account", message="No companies from Mars", when={"Name": "Mars"})
+    acme.person("one@mars.example", company="Mars")
+    await acme.run()
+    late = later
+    for mended in (False, True):
+        if mended:
+            await acme.org.drop_rule(rule)
+        await acme.org.forget_calls()
+        acme.person("one@mars.example", company="Mars", replay=replay)
+        await acme.run()
+        assert (await acme.org.written()).get("Account", 0) == asked
+        late += later
+    assert len(acme.causes()) == (2 if asked else 3)
 
 
 async def test_a_company_that_the_org_refuses_is_the_cause_of_who_waits_for_it(acme: Line) -> None:
