@@ -209,7 +209,7 @@ class Accounts:
         """Takes in the results; what is to be sent again, each with a field less."""
         refused = [result.troubles for result in results if isinstance(result, Refused)]
         # Rights on the object and on a field may be others than describe said.
-        stale = any(refusals.is_missing_field(troubles) or refusals.is_of_rights(troubles) for troubles in refused)
+        stale = any(refusals.doubts_describe(troubles) for troubles in refused)
         describe = await door.describe(ACCOUNT, fresh=stale)
         created = [
             result.troubles if isinstance(result, Refused) else ()
@@ -255,12 +255,11 @@ class Accounts:
         self, made: Verdicts, ask: _Ask, troubles: tuple[Trouble, ...], describe: Describe, created: Sequence[tuple[Trouble, ...]]
     ) -> None:
         """No Account is made. What is the org's own fault stops the org; this company's alone is told to those who wait for it."""
-        kind = refusals.kind(troubles)
-        trouble = next((one for one in troubles if one.kind == kind), troubles[0])
-        shut = refusals.is_of_rights(troubles) and not describe.createable
-        if kind in (LOOK, TRANSIENT):
+        trouble = refusals.leading(troubles)
+        shut = refusals.is_shut(describe, troubles, creating=True)
+        if trouble.kind in (LOOK, TRANSIENT):
             _give(made, ask, functools.partial(verdicts.again, trouble))
-        elif kind == ORG or shut or self._runs.hits_nearly_all(_run(made), troubles, created):
+        elif trouble.kind == ORG or shut or self._runs.hits_nearly_all(_run(made), troubles, created):
             _give(made, ask, lambda message: Block(org_lane(message.org), trouble.cause, trouble.retry_after_seconds))
         else:
             row = AccountRow(why=trouble.cause, version=self._version(ask), at=self._now())

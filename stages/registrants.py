@@ -65,8 +65,7 @@ class Plan:
     @property
     def company(self) -> str:
         """Whose Account a new Contact belongs to; "" where it has none."""
-        company = self.subject.attributes.get("company")
-        return company if self.creates == CONTACT and isinstance(company, str) and not mapping.is_blank(company) else ""
+        return mapping.text(self.subject.attributes.get("company")) if self.creates == CONTACT else ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
