@@ -125,7 +125,9 @@ class Session(msgspec.Struct, kw_only=True, omit_defaults=True, tag="session", t
     dead_version: int = 0
     """Not 0: whoever sent this found that the Campaign of this version of the row is gone."""
     title: str = ""
-    """The event's title, as the row of `events` had it when this was made."""
+    """The event's title, as the row of `events` had it when this was made …"""
+    title_at: int = 0
+    """… and that row's `updated_at`, Unix s."""
     updated_at: int = 0
     """Unix s: the row of `sessions` that this speaks of, or a later one; a reader whose table has an older row waits for it."""
     trail: tuple[Written, ...] = ()

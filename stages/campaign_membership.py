@@ -298,8 +298,8 @@ class CampaignMembership:
             happened_at=case.subject.happened_at,
             replay=case.message.replay,
             remembered=outrun or self._recall.is_past(group.key, case.subject.happened_at, case.subject.id),
-            record=state if "LastModifiedDate" in state else {"LastModifiedById": scene.user},
-            our_user=scene.user,
+            record=state,
+            edited_at=self._recall.edited_at(group.key, state, scene.user) if "LastModifiedDate" in state else 0,
             event_time_field=None,
             overwrote_at=self._recall.overwrote_at(group.key),
         )

@@ -155,8 +155,8 @@ class Campaigns:
             cause = Cause(code="event_unknown", message="The session's event is not known yet")
             made.give(message, Wait(self._tables.events.name, session.event, None, cause, longest_seconds=self._wait_seconds))
             return None
-        if subject.title:
-            # For the same reason the message's own title counts.
+        if subject.title and (subject.title_at, message.replay is None) > (event.updated_at, False):
+            # For the same reason the message's own title counts, unless it comes again: then the table may know a later one.
             event = msgspec.structs.replace(event, title=subject.title)
         return self._unsettled(made, message, subject, workspace, session, event, known)
 

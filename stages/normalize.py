@@ -240,6 +240,7 @@ class Normalize:
             happened_at=message.happened_at or received.signed_at,
             received_at=received.received_at,
             title=event.title,
+            title_at=event.updated_at,
             updated_at=row.updated_at,
         )
         return _out(message, "normalized", f"session:{row.id}", "session", session)

@@ -66,29 +66,26 @@ def only_fills(
     replay: str | None,
     remembered: bool,
     record: Mapping[str, Any],
-    our_user: str,
+    edited_at: int,
     event_time_field: str | None,
     overwrote_at: int = 0,
 ) -> bool:
     """Whether an event leaves what the record holds alone and only fills what is empty.
 
     `happened_at` in Unix ms. `replay`: the message's mark. `remembered`: this worker has applied the same event or a later one.
-    `event_time_field`: the org's field for the time of the event that last set the values, None where it has none (only then does a mark
+    `edited_at`: Unix ms of the record's last change by somebody else, 0 where none is known. `event_time_field`: the org's field for the time of the event that last set the values, None where it has none (only then does a mark
     count). `overwrote_at`: Unix ms, when this worker last set the values, by an event that isn't later; 0: it doesn't know of that.
 
     What was refused, and is retried, comes behind messages that were behind it: it overwrites only where nothing has changed the record
     since, but for letters before it, retried with it.
     """
-    if remembered:
-        return True
-    changed_at = milliseconds(record.get("LastModifiedDate"))
-    by_others = record.get("LastModifiedById") != our_user
-    if by_others and changed_at is not None and happened_at < changed_at:
+    if remembered or happened_at < edited_at:
         return True
     if event_time_field is None:
         refused_at = None if replay is None else _refused_at(replay)
         if refused_at is None:
             return replay is not None
+        changed_at = milliseconds(record.get("LastModifiedDate"))
         return changed_at is not None and changed_at + CLOCKS_MS >= refused_at and changed_at > overwrote_at + CLOCKS_MS
     set_at = milliseconds(record.get(event_time_field))
     return set_at is not None and happened_at // 1000 <= set_at // 1000
@@ -101,6 +98,7 @@ class _Memory:
     written_at: int = 0
     lost: Cause | None = None
     overwrote_at: int = 0
+    edited_at: int = 0
 
 
 class Recall:
@@ -129,6 +127,18 @@ class Recall:
         """When the event that was applied last set the values, Unix ms; 0: it did not, or none is remembered."""
         memory = self._memory.get(key)
         return memory.overwrote_at if memory is not None else 0
+
+    def edited_at(self, key: tuple[str, str], record: Mapping[str, Any], our_user: str) -> int:
+        """When somebody else last changed the record, as far as this worker has seen, Unix ms; 0: never.
+
+        The record itself tells only of its last change: an event that was too old for more than filling a field hides the one before.
+        """
+        memory = self._memory.get(key)
+        known = memory.edited_at if memory is not None else 0
+        seen = 0 if record.get("LastModifiedById") == our_user else milliseconds(record.get("LastModifiedDate")) or 0
+        if seen > known:
+            self._touch(key).edited_at = known = seen
+        return known
 
     def writes(self, key: tuple[str, str], at: int) -> None:
         """A write has ended at `at`, Unix ms, however it ended."""

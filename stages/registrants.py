@@ -15,7 +15,7 @@ from stages import accounts, mapping, people, person_accounts, refusals, verdict
 from stages.mapping import Draft
 from stages.people import CONTACT, LEAD, Sighting
 from stages.person_accounts import ACCOUNT
-from stages.recency import Recall, datetime_text, only_fills
+from stages.recency import Recall, datetime_text, milliseconds, only_fills
 from stages.refusals import RunKey, Runs
 from stages.rows import Tables
 from stages.salesforce.causes import LOOK, existing_id
@@ -175,20 +175,25 @@ class Registrants:
             plan.fresh = False
             return None
         time_field = _own_name(describe, scene.org.event_time_field)
+        edited_at = self._recall.edited_at((plan.message.org, sighting.id), sighting.record, scene.user)
         only_fill = plan.only_fills = only_fills(
             happened_at=plan.subject.happened_at,
             replay=plan.message.replay,
             remembered=self._is_past(plan, sighting.id),
             record=sighting.record,
-            our_user=scene.user,
+            edited_at=edited_at,
             event_time_field=time_field,
             overwrote_at=max(self._recall.overwrote_at(key) for key in _keys(plan, sighting.id)),
         )
         draft = mapping.for_existing(rules, plan.subject.attributes, describe, sighting.record, only_fill=only_fill)
-        if draft.values and time_field is not None and (not only_fill or mapping.is_blank(sighting.record.get(time_field))):
-            _own(draft, plan, describe, time_field, datetime_text(plan.subject.happened_at), creating=False)
         if people.has_address(sighting.record, plan.subject.email):
             self._key(scene, plan, draft, describe, sighting.record)
+        if draft.values and time_field is not None:
+            # A change by hand is hidden by any write of ours: its time stands for it, so that it still counts after a restart.
+            by_hand = edited_at > max(plan.subject.happened_at, milliseconds(sighting.record.get(time_field)) or 0)
+            if by_hand or not only_fill or mapping.is_blank(sighting.record.get(time_field)):
+                set_at = edited_at if by_hand else plan.subject.happened_at
+                _own(draft, plan, describe, time_field, datetime_text(set_at), creating=False)
         is_person = sighting.object == CONTACT and person_accounts.is_person(sighting.record)
         if is_person:
             draft = _without(plan, person_accounts.on_account(draft, scene.describes[ACCOUNT]))

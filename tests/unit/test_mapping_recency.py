@@ -15,10 +15,10 @@ NOON = 1_780_000_000_000
 
 def old(**changes: Any) -> bool:
     told: dict[str, Any] = {
-        "happened_at": NOON, "replay": None, "remembered": False, "our_user": US, "event_time_field": None,
+        "happened_at": NOON, "replay": None, "remembered": False, "event_time_field": None,
         "record": {"LastModifiedById": US, "LastModifiedDate": datetime_text(NOON)},
     } | changes  # fmt: skip
-    return only_fills(**told)
+    return only_fills(**({"edited_at": Recall().edited_at(KEY, told["record"], US)} | told))
 
 
 def changed(by: str, ms: int, **more: Any) -> dict[str, Any]:
@@ -33,6 +33,14 @@ def test_what_someone_set_by_hand_since_stays(field: str | None) -> None:
 
 def test_a_change_of_our_own_does_not_count_as_made_by_hand() -> None:
     assert not old(record=changed(US, NOON + 60_000))
+
+
+def test_a_change_by_hand_is_remembered_though_one_of_our_own_hides_it() -> None:
+    recall = Recall()
+    assert recall.edited_at(KEY, changed(US, NOON), US) == 0
+    assert recall.edited_at(KEY, changed(OTHER, NOON + 60_000), US) == NOON + 60_000
+    assert recall.edited_at(KEY, changed(US, NOON + 90_000), US) == NOON + 60_000
+    assert old(record=changed(US, NOON + 90_000), edited_at=NOON + 60_000)
 
 
 def test_without_a_time_field_a_replayed_event_only_fills() -> None:

@@ -12,9 +12,9 @@ import pytest_asyncio
 
 from pipeline.errors import LeaseLost
 from pipeline.outcomes import Batch, Block, Drop, Emit, Reject, Retry
-from schemas.messages import Action, Value
+from schemas.messages import Action, Session, Value
 from schemas.settings import FieldRule, Objects, Statuses
-from schemas.tables import CampaignRow
+from schemas.tables import CampaignRow, EventRow
 from stages.recency import retried
 from tests.flow.salesforce import changes
 from tests.unit.steps_line import Line, line, workspace
@@ -1752,3 +1752,56 @@ async def test_a_session_is_never_refused_for_what_the_org_does(acme: Line) -> N
     await acme.org.heal()
     await acme.run()
     assert (await acme.org.campaign("S1"))["Status"] == "Planned"
+
+
+@pytest.mark.parametrize("field", ["", "Event_Time__c"])
+async def test_a_value_set_by_hand_outlives_every_event_from_before(field: str) -> None:
+    """Also where one of them fills another field, after which the record's last change is Turnout's; with a time field, after a restart too."""
+    async with line(event_time_field=field) as acme:
+        if field:
+            await acme.org.rule("custom-field", object="Lead", field=field, type="datetime")
+        acme.session()
+        acme.person("a@mill.example", at=-7200, job_title="Junior")
+        await acme.run()
+        lead = await acme.org.one("Lead", "a@mill.example")
+        await acme.org.edit("Lead", lead["Id"], Title="By hand")
+        acme.person("a@mill.example", at=-3600, job_title="Senior", phone="123")
+        await acme.run()
+        if field:
+            acme.restart()
+        acme.person("a@mill.example", at=-1800, job_title="Chief")
+        await acme.run()
+        lead = await acme.org.one("Lead", "a@mill.example")
+        assert (lead["Title"], lead["Phone"]) == ("By hand", "123")
+        acme.person("a@mill.example", at=60, job_title="President")
+        await acme.run()
+        assert (await acme.org.one("Lead", "a@mill.example"))["Title"] == "President"
+
+
+async def test_a_members_value_set_by_hand_outlives_every_event_from_before(acme: Line) -> None:
+    await acme.org.text_field("CampaignMember", "Source__c")
+    acme.connect(workspace(campaign_member={"Source__c": FieldRule(source="utm_source")}))
+    acme.session()
+    acme.person("a@mill.example", at=-7200, utm_source="mail")
+    await acme.run()
+    member = await member_of(acme, "a@mill.example")
+    await acme.org.edit("CampaignMember", member["Id"], Source__c="By hand")
+    acme.person("a@mill.example", "attended", at=-3600, utm_source="ad")
+    acme.person("a@mill.example", "watched_replay", at=-1800, utm_source="blog")
+    await acme.run()
+    member = await member_of(acme, "a@mill.example")
+    assert (member["Status"], member["Source__c"]) == ("Attended", "By hand")
+
+
+async def test_a_session_that_comes_again_brings_no_older_title_back(acme: Line) -> None:
+    """Its message carries the title for a reader of `events` that is behind; one that is ahead knows better."""
+    acme.session(title="Final title")
+    acme.put("events", "E-S1", EventRow(id="E-S1", title="Final title", updated_at=20))
+    for title, title_at, expected in (("Draft title", 10, "Final title"), ("Newest title", 30, "Newest title")):
+        now = int(acme.clock() * 1000)
+        told = Session(
+            id=title, session="S1", event="E-S1", workspace="acme", org="acme-prod", happened_at=now, received_at=now, title=title, title_at=title_at
+        )  # fmt: skip
+        acme.send("normalized", told, "session:S1", "session", "S1")
+        await acme.run()
+        assert str((await acme.org.campaign("S1"))["Name"]).startswith(expected)
