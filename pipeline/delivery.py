@@ -94,7 +94,7 @@ def _dead_letter(stage: str, message: Message, outcome: Reject, now_ms: int) -> 
         offset=record.offset,
         tries=message.tries + 1,
         key=(record.key or b"").decode(errors="backslashreplace"),
-        headers={name: value.decode(errors="backslashreplace") for name, value in record.headers},
+        headers={name: (value or b"").decode(errors="backslashreplace") for name, value in record.headers},
         message=record.value or b"",
     )
     return Outgoing(DEAD_LETTERS, record.key, _encoder.encode(letter), record.headers, record.partition)

@@ -296,8 +296,11 @@ class Dispatcher:
             return [next(decided) if (refusal := entry.message.refusal) is None else Reject((refusal,)) for entry in entries]
         messages = [entry.message for entry in entries]
         try:
-            with anyio.fail_after(self._limits.step_seconds):
+            with anyio.move_on_after(self._limits.step_seconds) as deadline:
                 outcomes = await self._stage.step(Batch(org, messages, lambda: self._guard(entries)))
+            if deadline.cancelled_caught:
+                cause = Cause(code="step_timed_out", message=f"{self._stage.name} took over {self._limits.step_seconds:.0f} s.")
+                return [Retry(self._rest(entry.message.tries + 1), cause) for entry in entries]
             if len(outcomes) != len(entries):
                 raise PipelineError(f"step {self._stage.name} gave {len(outcomes)} outcomes for {len(entries)} messages")
             return list(outcomes)
@@ -305,10 +308,9 @@ class Dispatcher:
             return [Retry(1.0, Cause(code="lease_lost", message="The partition may have gone to another worker."), free=True)] * len(
                 entries
             )
-        except TimeoutError:
-            cause = Cause(code="step_timed_out", message=f"{self._stage.name} took over {self._limits.step_seconds:.0f} s.")
-            return [Retry(self._rest(entry.message.tries + 1), cause) for entry in entries]
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
             if len(entries) > 1:
                 half = len(entries) // 2
                 return await self._decide(org, entries[:half]) + await self._decide(org, entries[half:])
@@ -352,12 +354,15 @@ class Dispatcher:
             await self._write(records, owners)
         self._finish(line, done)
         blocked = [(entry, outcome) for entry, outcome in decided if isinstance(outcome, Block)]
-        for lanes in {entry.message.shared_lanes for entry, outcome in decided if not isinstance(outcome, (Block, Retry))}:
+        # A message that no step has seen says nothing of its lanes.
+        told = (entry for entry, outcome in decided if entry.message.refusal is None and not isinstance(outcome, (Block, Retry)))
+        for lanes in {entry.message.shared_lanes for entry in told}:
             stopped = {outcome.lane for _, outcome in blocked}
             self.board.well([lane for lane in lanes if lane not in stopped])
+        emptied: set[str] = set()
         for entry, outcome in blocked:
             if entry.state is State.RUNNING:
-                self._block(entry, outcome)
+                self._block(entry, outcome, emptied)
 
     def _bounded(self, entry: Entry, outcome: Outcome) -> Outcome:
         """Tries and waits have an end: then the message is refused with their cause."""
@@ -507,8 +512,8 @@ class Dispatcher:
 
     # -- lanes --------------------------------------------------------------------------------------
 
-    def _block(self, entry: Entry, outcome: Block) -> None:
-        """The lane waits: what is held of it and not in flight goes back to the log, in every partition."""
+    def _block(self, entry: Entry, outcome: Block, emptied: set[str]) -> None:
+        """The lane waits: what is held of it and not in flight goes back to the log, in every partition; once for all of a batch (`emptied`)."""
         key = entry.message.key_of(outcome.lane)
         narrowest = key == entry.key
         if not narrowest and self.board.block(outcome.lane, outcome.cause, outcome.at_least_seconds):
@@ -520,27 +525,26 @@ class Dispatcher:
             due = self._now() + seconds
             self._give_back(line, entry, key, outcome.lane, "blocked", outcome.cause, wake=lambda: self._now() >= due)
             return
-        for ledger in {id(other.ledger): other.ledger for other in self._entries()}.values():
-            for held in ledger.covered_by(key):
-                if held.body.state not in (State.RUNNING, State.GONE):
-                    self._give_back(line, held.body, key, outcome.lane, "blocked", outcome.cause)
+        if outcome.lane not in emptied:
+            emptied.add(outcome.lane)
+            for ledger in self.ledgers():
+                for held in ledger.covered_by(key):
+                    if held.body.state not in (State.RUNNING, State.GONE):
+                        self._give_back(line, held.body, key, outcome.lane, "blocked", outcome.cause)
         self._give_back(line, entry, key, outcome.lane, "blocked", outcome.cause)
-
-    def _entries(self) -> list[Entry]:
-        return [held.body for ledger in self.ledgers() for held in ledger.unfinished.values()]
 
     ledgers: Callable[[], list[Ledger[Entry]]] = staticmethod(list)
     """The ledgers of all partitions that are held; set by the worker."""
 
     def give_up(self, ledger: Ledger[Entry], before_ms: float) -> Held[Entry] | None:
-        """What waits in memory and came before then goes back to the log, from where the sweep takes it to the dead letters.
+        """What waits in memory, for a row or its next try, and came before then goes back to the log, from where the sweep takes it to the dead letters.
 
         Gives the oldest that goes on waiting, if any does.
         """
         oldest: Held[Entry] | None = None
         for held in list(ledger.unfinished.values()):
             entry = held.body
-            if entry.state is not State.WAITING or entry.rests_for is None:
+            if entry.state not in (State.RESTING, State.WAITING) or entry.rests_for is None:
                 continue
             if held.timestamp_ms <= before_ms:
                 lane = self._stage.waiting_lane(entry.message)
@@ -651,3 +655,9 @@ class Dispatcher:
             self.changed.clear()
             if self.in_flight(ledgers):
                 await self.changed.wait()
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody has asked for the end of this task; else a CancelledError is an exception like any other."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

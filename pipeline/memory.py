@@ -681,7 +681,7 @@ class MemoryWriter:
         failure = fault.error if fault is not None else None
         for index, record in enumerate(records):
             topic = self._broker.topic(record.topic)
-            size = len(record.key or b"") + len(record.value or b"") + sum(len(name) + len(value) for name, value in record.headers)
+            size = len(record.key or b"") + len(record.value or b"") + sum(len(name) + len(value or b"") for name, value in record.headers)
             if size > topic.max_record_bytes:
                 failure = RecordTooLarge(f"{record.topic}: {size} bytes", index)
                 continue

@@ -17,6 +17,8 @@ RECEIVED_AT: Final = "received-at"
 SCHEMA: Final = "schema"
 REPLAY: Final = "replay"
 
+_LARGEST: Final = 2**53
+
 
 class Message:
     """One message of a batch. Read-only for steps."""
@@ -44,7 +46,8 @@ class Message:
         """Never passed over for BUSY: others wait for it."""
         try:
             self._read(record.key or b"", dict(record.headers))
-        except ValueError as error:
+        except (ValueError, AttributeError, TypeError) as error:
+            # The last two: a header of ours that is null.
             self.refusal = Cause(
                 code="unreadable_record",
                 message=f"The record's key or headers can't be read: {error}",
@@ -64,6 +67,8 @@ class Message:
         self.happened_at = int(get(HAPPENED_AT, b"0"))
         self.received_at = int(get(RECEIVED_AT, b"0"))
         self.schema = int(get(SCHEMA, b"0"))
+        if not (-_LARGEST < self.happened_at < _LARGEST and -_LARGEST < self.received_at < _LARGEST):
+            raise ValueError("a time that is none")
         replay = get(REPLAY)
         self.replay = None if replay is None else replay.decode()
 

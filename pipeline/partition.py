@@ -46,7 +46,7 @@ class Partition:
         self._waited_until = ledger.main
         self.has_told = False
         self.warned: set[LaneKey] = set()
-        """Lanes that were warned of, for the retention."""
+        """Lanes that are warned of, for the retention."""
         self._stage = stage
         self._held_since_ms = held_since_ms
         self._hold_creates_until_ms = hold_creates_until_ms
@@ -55,6 +55,10 @@ class Partition:
     @property
     def is_held(self) -> bool:
         return not self.closing
+
+    def holds_creates(self, now_ms: int) -> bool:
+        """Whether calls of an owner before may still be under way: whoever takes over meanwhile must hold creates, too."""
+        return now_ms < self._hold_creates_until_ms
 
     @property
     def marked_until(self) -> int:

@@ -389,7 +389,8 @@ class Worker:
         last = self._group_row(number)
         if last is None:
             raise MetadataError("nothing is known to go back to")
-        return Commit(last.offset, last.metadata), decode(last.metadata)
+        # Since then anything may have been in flight.
+        return Commit(last.offset, last.metadata), dataclasses.replace(decode(last.metadata), drained=False)
 
     def _row(self, number: int, what: str) -> str:
         """Key in the table `lanes`."""
@@ -620,7 +621,7 @@ class Worker:
             self._tell_lag()
 
     def _set_aside(self) -> None:
-        """Orgs of which somebody has waited for a row for a while get cursors of their own: it must not hold the commit back for all.
+        """Orgs of which somebody has waited for a while, for a row or the next try, get cursors of their own: it must not hold the commit back for all.
 
         The org and no narrower lane, since a person's messages of several workspaces must be repeated together or not at all.
         """
@@ -629,7 +630,7 @@ class Worker:
             waiting = {
                 held.key[:ORG_BYTES]
                 for held in partition.ledger.unfinished.values()
-                if held.body.state is State.WAITING and held.body.rests_since_ms <= waited_ms
+                if held.body.state in (State.RESTING, State.WAITING) and held.body.rests_since_ms <= waited_ms
             }
             if waiting - partition.ledger.lagging.keys():
                 partition.ledger.set_aside(waiting)
@@ -642,13 +643,15 @@ class Worker:
         now_ms = self._clock() * 1000
         most = 0.0
         for partition in self._partitions.values():
+            due: set[LaneKey] = set()
             oldest = self._dispatcher.give_up(partition.ledger, now_ms - limits.retention_rescued * limits.retention_seconds * 1000)
             if oldest is not None and (cause := oldest.body.rests_for) is not None:
                 used = (now_ms - oldest.timestamp_ms) / 1000 / limits.retention_seconds
                 most = max(most, used)
                 if used >= limits.retention_warned:
                     lane = self.stage.waiting_lane(oldest.body.message)
-                    self._warn_of_retention(partition, oldest.body.message.key_of(lane), lane, f"{cause.code}: {cause.message}", cause.hint)
+                    due.add(key := oldest.body.message.key_of(lane))
+                    self._warn_of_retention(partition, key, lane, f"{cause.code}: {cause.message}", cause.hint)
             for lag in partition.ledger.lagging.values():
                 if lag.following or not (lag.passed or lag.at_least):
                     continue
@@ -663,13 +666,14 @@ class Worker:
                     )  # fmt: skip
                     self._dispatcher.changed.set()
                 elif used >= limits.retention_warned:
+                    due.add(lag.key)
                     self._warn_of_retention(partition, lag.key, lag.name, lag.cause, lag.mend)
+            partition.warned = due
         self._observer.retention(self.stage.name, most)
 
     def _warn_of_retention(self, partition: Partition, key: LaneKey, lane: str, cause: str, mend: str) -> None:
         if key in partition.warned:
             return
-        partition.warned.add(key)
         log.warning(
             "a lane has waited for half of what the log keeps: mend it, or its messages go to the dead letters",
             stage=self.stage.name, partition=partition.number, lane=lane, cause=cause, mend=mend,
@@ -681,6 +685,7 @@ class Worker:
             commits: dict[int, Commit] = {}
             repeats: dict[int, int] = {}
             changes: dict[int, int] = {}
+            now_ms = int(self._clock() * 1000)
             for partition in partitions:
                 ledger = partition.ledger
                 ledger.tidy()
@@ -689,7 +694,7 @@ class Worker:
                 change = ledger.changes + sum(replay.ledger.changes for replay in partition.replays.values())
                 if change == partition.committed_changes and not drained:
                     continue
-                encoded = ledger.commit(drained=drained, replays=self._replays.committed(partition))
+                encoded = ledger.commit(drained=drained and not partition.holds_creates(now_ms), replays=self._replays.committed(partition))
                 commits[partition.number] = Commit(encoded.offset, encoded.text)
                 repeats[partition.number] = encoded.repeats
                 changes[partition.number] = change

@@ -3,15 +3,19 @@
 import asyncio
 import itertools
 from collections import Counter
+from collections.abc import Callable
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from pipeline.errors import LeaseLost, WriteError
+from pipeline.ledger import Held
+from pipeline.lines import Entry
 from pipeline.memory import MemoryTransport
 from pipeline.messages import Message
 from pipeline.metadata import decode
-from pipeline.outcomes import Batch, Block, Emit, Out, Outcome, Retry, Wait
+from pipeline.outcomes import Batch, Block, Emit, Out, Outcome, Reject, Retry, Wait
 from pipeline.stage import Closed, Limits, OpenGate
 from schemas.messages import Cause
 from stages import lag
@@ -357,6 +361,111 @@ def test_a_batch_that_outlasts_the_grace_time_makes_no_call_for_the_partition_th
     simulated(test, partitions=2)
 
 
+def test_creates_are_held_until_the_calls_of_whoever_died_must_have_ended_however_many_take_over_meanwhile() -> None:
+    """Rule 14: whoever takes over from a death and goes again in good order can vouch for its own calls only."""
+
+    async def test(room: Room) -> None:
+        held: list[float] = []
+
+        def decide(message: Message) -> Outcome:
+            held.append(message.hold_creates_until_ms - room.clock() * 1000 if message.hold_creates_until_ms else 0)
+            return Retry(1.0, DOWN, free=True)
+
+        dies = await room.enter(each(decide), LIMITS)
+        room.send([told(0)])
+        await room.until(lambda: len(held) > 0)
+        await room.pass_by(2)
+        dies.transport.members[0].cut_off()
+        dies.task.cancel()
+        await asyncio.wait([dies.task])
+        for _ in range(2):
+            held.clear()
+            next_owner = await room.enter(each(decide), LIMITS)
+            await room.until(lambda: len(held) > 0)
+            assert held[0] > 0
+            await room.pass_by(2)
+            await next_owner.stop()
+        held.clear()
+        last = await room.enter(each(decide), LIMITS)
+        await room.until(lambda: held[-1] < 0 if held else False)
+        await last.stop()
+        held.clear()
+        await room.enter(each(decide), LIMITS)
+        await room.until(lambda: held == [0])
+
+    simulated(test)
+
+
+# -- what a step may raise ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [TimeoutError("a socket"), asyncio.CancelledError(), ValueError("odd")])
+def test_whatever_a_step_raises_is_the_fault_of_whose_message_it_is(error: BaseException) -> None:
+    """Rule 20: its mates are worked on; it has its tries, and is refused with what was raised."""
+
+    async def test(room: Room) -> None:
+        async def step(batch: Batch) -> list[Outcome]:
+            await room.pass_by(0.1)
+            if any(message.id == "0" for message in batch.messages):
+                raise error
+            return [passed_on(message) for message in batch.messages]
+
+        await room.enter(step, LIMITS)
+        room.send([told(n) for n in range(300)])
+        await room.until(lambda: len(room.letters()) == 1)
+        assert sorted(room.numbers()) == list(range(1, 300))
+        assert [(letter.offset, letter.causes[0].code) for letter in room.letters()] == [(0, "unexpected_error")]
+        assert type(error).__name__ in room.letters()[0].causes[0].message
+
+    simulated(test)
+
+
+def test_a_lane_that_is_blocked_for_many_messages_is_emptied_once() -> None:
+    """Promise 4: else an org with full batches costs every other org as often as it has messages, times all that is held."""
+
+    async def test(room: Room) -> None:
+        asked: list[bytes] = []
+        running = await room.enter(each(lambda message: Block("org:acme", DOWN), 1.0), LIMITS)
+        await room.pass_by(1)
+        [partition] = running.worker._partitions.values()
+        covered_by = partition.ledger.covered_by
+
+        def counted(lane: bytes) -> list[Held[Entry]]:
+            asked.append(lane)
+            return covered_by(lane)
+
+        partition.ledger.covered_by = counted  # type: ignore[method-assign]
+        room.send([told(n) for n in range(2_000)])
+        await room.until(lambda: "org:acme" in running.lanes())
+        assert 0 < len(asked) <= 4
+        assert running.lanes()["org:acme"].waiting == 2_000
+
+    simulated(test)
+
+
+@pytest.mark.parametrize("outcome", [passed_on, lambda message: Reject((DOWN,))], ids=["passed on", "refused"])
+@pytest.mark.parametrize(
+    "changes",
+    [{"session": None}, {"happened-at": None}, {"foreign": None}, {"received-at": b"9" * 400}, {"happened-at": b"-" + b"9" * 400}],
+)
+def test_headers_that_are_null_or_no_number_end_no_worker(changes: dict[str, bytes | None], outcome: Callable[[Message], Outcome]) -> None:
+    """F11 and F29: other software may write anything; what can't be read is a dead letter, and what is foreign is nobody's concern."""
+
+    async def test(room: Room) -> None:
+        record = told(0)
+        odd = msgspec.structs.replace(record, headers=tuple((dict(record.headers) | changes).items()))
+        await room.enter(each(outcome), LIMITS)
+        room.send([odd, told(1)])
+        await room.until(lambda: room.committed() == 2)
+        letters = {letter.offset: letter.causes[0].code for letter in room.letters()}
+        if "foreign" not in changes:
+            assert letters[0] == "unreadable_record"
+        elif outcome is passed_on:
+            assert room.numbers() == [0, 1]
+
+    simulated(test)
+
+
 # -- outputs ----------------------------------------------------------------------------------------------
 
 
@@ -598,6 +707,43 @@ def test_the_retention_guard_warns_of_and_rescues_what_waits_in_memory_too() -> 
             await room.pass_by(560)
             assert room.letters() == []
             await room.until(lambda: len(room.letters()) == 1)
+        assert room.letters()[0].causes[0].code == "retention_guard"
+
+    simulated(test)
+
+
+def test_the_retention_guard_warns_again_in_the_next_outage() -> None:
+    """Rule 10."""
+
+    async def test(room: Room) -> None:
+        down = True
+        running = await room.enter(
+            each(lambda message: Block("org:acme", DOWN) if down else passed_on(message)), Limits(retention_seconds=5_000.0)
+        )
+        for outage in (1, 2):
+            with capture_logs() as lines:
+                down = True
+                room.send([told(outage)])
+                await room.pass_by(3_000)
+                assert len([line for line in lines if "half of what the log keeps" in line["event"]]) == 1, outage
+            down = False
+            await room.until(lambda: not running.lanes())
+            await room.pass_by(100)
+
+    simulated(test)
+
+
+def test_who_is_tried_again_and_again_holds_back_nobodys_commit_and_ends_with_the_retention_guard() -> None:
+    """Rules 3 and 10: a free retry has no last try, so it must not be what the log loses, nor what a restart repeats all for."""
+
+    async def test(room: Room) -> None:
+        limits = Limits(retention_seconds=2_000.0)
+        await room.enter(each(lambda message: Retry(20.0, DOWN, free=True) if message.id == "0" else passed_on(message)), limits)
+        room.send([told(n, org=f"org-{n}") for n in range(10)])
+        await room.until(lambda: room.committed() == 10, 60)
+        await room.pass_by(1_400)
+        assert room.letters() == []
+        await room.until(lambda: [letter.offset for letter in room.letters()] == [0], 300)
         assert room.letters()[0].causes[0].code == "retention_guard"
 
     simulated(test)
