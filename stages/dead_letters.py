@@ -34,6 +34,8 @@ class Resolution(msgspec.Struct, kw_only=True, omit_defaults=True):
     state: Literal["retried", "discarded"]
     at: int
     """Unix ms."""
+    letter_at: int = 0
+    """The letter's own `at`: what has come under the same id meanwhile is another one. 0: not told, as by earlier versions."""
     reason: str = ""
 
 
@@ -62,13 +64,15 @@ async def load(transport: Transport) -> list[DeadLetter]:
 
 
 def unresolved(records: Iterable[Record]) -> list[DeadLetter]:
-    """From the topic's records. A letter that came twice (a repeat after a crash) is one; one that came again after its retry is new."""
+    """From the topic's records. A letter that came twice (a repeat after a crash) is one; one that came again is new, and open until
+    something is decided about itself: the same bad body posted twice has one id."""
     letters: dict[str, DeadLetter] = {}
     for record in records:
         place = f"{record.partition}-{record.offset}"
         if any(name == RESOLUTION for name, _ in record.headers):
             resolution = readable(DEAD_LETTERS, place, record.value, Resolution)
-            letters.pop(resolution.id if resolution is not None else "", None)
+            if resolution is not None and (letter := letters.get(resolution.id)) and resolution.letter_at in (0, letter.at):
+                del letters[letter.id]
         elif (letter := readable(DEAD_LETTERS, place, record.value, DeadLetter)) is not None:
             letters[letter.id] = letter
     return sorted(letters.values(), key=lambda letter: (letter.topic, letter.partition, letter.offset, letter.at))
@@ -82,12 +86,18 @@ def chosen(letters: Sequence[DeadLetter], choice: Choice) -> list[DeadLetter]:
     return [letter for letter in letters if choice.fits(letter)]
 
 
-async def retry(writer: Writer, letters: Sequence[DeadLetter], workspaces: Mapping[str, Workspace], now_ms: int) -> None:
-    """Sends the untouched messages to the topics that they were in, in order, and notes it once they are durable. Raises TransportError."""
-    records = [record for letter in letters for record in again(letter, workspaces, now_ms)]
+async def retry(writer: Writer, letters: Sequence[DeadLetter], workspaces: Mapping[str, Workspace], now_ms: int) -> list[DeadLetter]:
+    """Sends the untouched messages to the topics that they were in, in order, and notes it once they are durable. Raises TransportError.
+
+    Gives the letters that are refused again right away (the ingress still can't read them): they stay open, with one more try.
+    """
+    ways = [(letter, again(letter, workspaces, now_ms)) for letter in letters]
+    records = [record for _, way in ways for record in way]
     if records:
         await writer.send(records)
-    await _note(writer, letters, Resolution(id="", state="retried", at=now_ms))
+    refused = {letter.id: letter for letter, way in ways if any(record.topic == DEAD_LETTERS for record in way)}
+    await _note(writer, [letter for letter in letters if letter.id not in refused], Resolution(id="", state="retried", at=now_ms))
+    return list(refused.values())
 
 
 async def discard(writer: Writer, letters: Sequence[DeadLetter], reason: str, now_ms: int) -> None:
@@ -117,7 +127,7 @@ async def _note(writer: Writer, letters: Sequence[DeadLetter], resolution: Resol
         Outgoing(
             DEAD_LETTERS,
             letter.key.encode(),
-            msgspec.json.encode(msgspec.structs.replace(resolution, id=letter.id)),
+            msgspec.json.encode(msgspec.structs.replace(resolution, id=letter.id, letter_at=letter.at)),
             ((RESOLUTION, resolution.state.encode()),),
             partition=letter.partition if letter.partition >= 0 else None,
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from stages.commands import output, start
+from stages.errors import TurnoutError
 
 if TYPE_CHECKING:
     from schemas.messages import DeadLetter
@@ -91,15 +92,20 @@ def retry(ids: tuple[str, ...], workspace: str, stage: str, cause: str, everythi
     choice = _narrowed(_choice(ids, workspace, stage, cause), everything)
     environment = start.environment()
 
-    async def run() -> int:
+    async def run() -> tuple[int, list[str]]:
         async with connection.connected(environment) as transport, connection.writing(transport) as writer:
             found = letters.chosen(await letters.load(transport), choice)
             tables = await connection.tables(transport, ("workspaces",))
             known = {one.id: one for one in connection.workspaces(tables["workspaces"])}
-            await letters.retry(writer, found, known, int(time.time() * 1000))
-            return len(found)
+            refused = await letters.retry(writer, found, known, int(time.time() * 1000))
+            return len(found) - len(refused), [letter.id for letter in refused]
 
-    click.echo(f"{start.asynchronously(run)} dead letters are on their way again.")
+    sent, refused = start.asynchronously(run)
+    click.echo(f"{sent} dead letters are on their way again.")
+    if refused:
+        raise TurnoutError(
+            f"{len(refused)} can still not be read and stay open: {', '.join(refused)}; `turnout dead-letters show ID` says why"
+        )
 
 
 @dead_letters.command()
