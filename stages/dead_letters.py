@@ -5,7 +5,7 @@ The topic is never rewritten: what was decided about a letter is a record of its
 
 import base64
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -17,10 +17,10 @@ from pipeline.tables import readable
 from pipeline.transport import Transport, Writer
 from schemas.messages import DeadLetter
 from schemas.settings import Workspace
-from stages import ingress
+from stages import flow, ingress
 from stages.errors import UsageError
 from stages.lag import rfc3339
-from stages.recency import retried, retried_again
+from stages.recency import retried, retried_again, tries_before
 from stages.trace import read
 
 Json = dict[str, Any]
@@ -78,12 +78,22 @@ def unresolved(records: Iterable[Record]) -> list[DeadLetter]:
     return sorted(letters.values(), key=lambda letter: (letter.topic, letter.partition, letter.offset, letter.at))
 
 
-def chosen(letters: Sequence[DeadLetter], choice: Choice) -> list[DeadLetter]:
-    """Raises UsageError naming ids that are none of the letters'."""
+def chosen(letters: Sequence[DeadLetter], choice: Choice, workspaces: Iterable[str] = ()) -> list[DeadLetter]:
+    """Raises UsageError for ids that are none of the letters', and for names that nothing has.
+
+    `workspaces`: those that have settings. One that has none any more, or a stage of before, is known by its letters.
+    """
     missing = set(choice.ids) - {letter.id for letter in letters}
     if missing:
         raise UsageError(f"there is no open dead letter {', '.join(sorted(missing))}: `turnout dead-letters list` names them")
+    _known("workspace", choice.workspace, {*workspaces, *(letter.workspace for letter in letters)})
+    _known("stage", choice.stage, {ingress.STAGE, *flow.STAGES, *(letter.stage for letter in letters)})
     return [letter for letter in letters if choice.fits(letter)]
+
+
+def _known(kind: str, name: str, known: Collection[str]) -> None:
+    if name and name not in known:
+        raise UsageError(f"there is no {kind} {name!r}; known are: {', '.join(sorted(filter(None, known))) or 'none'}")
 
 
 async def retry(writer: Writer, letters: Sequence[DeadLetter], workspaces: Mapping[str, Workspace], now_ms: int) -> list[DeadLetter]:
@@ -113,13 +123,19 @@ def again(letter: DeadLetter, workspaces: Mapping[str, Workspace], now_ms: int) 
     """
     if letter.topic:
         before = letter.headers.get(REPLAY)
-        told = letter.headers | {REPLAY: retried(letter.at, now_ms) if before is None else retried_again(before, now_ms)}
+        tried = tries(letter)
+        told = letter.headers | {REPLAY: retried(letter.at, now_ms, tried) if before is None else retried_again(before, now_ms, tried)}
         headers = tuple((name, value.encode()) for name, value in told.items())
         return [Outgoing(letter.topic, letter.key.encode(), letter.message, headers)]
     workspace = workspaces.get(letter.workspace)
     if workspace is None:
         raise UsageError(f"{letter.id} is of workspace {letter.workspace!r}, which has no settings: apply them first, or discard it")
     return ingress.again(letter, workspace, now=now_ms)[1]
+
+
+def tries(letter: DeadLetter) -> int:
+    """How often its message was tried, before its retries too."""
+    return letter.tries + tries_before(letter.headers.get(REPLAY, ""))
 
 
 async def _note(writer: Writer, letters: Sequence[DeadLetter], resolution: Resolution) -> None:
@@ -152,7 +168,7 @@ def summary(letter: DeadLetter) -> Json:
         "topic": letter.topic,
         "partition": letter.partition,
         "offset": letter.offset,
-        "tries": letter.tries,
+        "tries": tries(letter),
     }
 
 

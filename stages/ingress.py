@@ -280,7 +280,7 @@ def again(letter: DeadLetter, workspace: Workspace, *, now: int) -> tuple[Answer
     """
     signed_at = int(letter.headers[_SIGNED_AT])
     answer, records = decide(workspace, letter.message, signed_at=signed_at, received_at=now, before=letter)
-    mark = (messages.REPLAY, retried(signed_at, now).encode())
+    mark = (messages.REPLAY, retried(signed_at, now, letter.tries).encode())
     return answer, tuple(msgspec.structs.replace(record, headers=(*record.headers, mark)) for record in records)
 
 

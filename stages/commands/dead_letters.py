@@ -10,6 +10,7 @@ from stages.commands import output, start
 from stages.errors import TurnoutError
 
 if TYPE_CHECKING:
+    from pipeline.transport import Transport
     from schemas.messages import DeadLetter
     from stages.dead_letters import Choice
 
@@ -32,6 +33,12 @@ def _choice(ids: tuple[str, ...], workspace: str, stage: str, cause: str) -> "Ch
     from stages.dead_letters import Choice
 
     return Choice(ids, workspace, stage, cause)
+
+
+def _told(context: click.Context, parameter: click.Parameter, reason: str) -> str:
+    if not reason.strip():
+        raise click.BadParameter("it is blank: say why nothing is to be done about them", context, parameter)
+    return reason.strip()
 
 
 @dead_letters.command("list")
@@ -94,9 +101,9 @@ def retry(ids: tuple[str, ...], workspace: str, stage: str, cause: str, everythi
 
     async def run() -> tuple[int, list[str]]:
         async with connection.connected(environment) as transport, connection.writing(transport) as writer:
-            found = letters.chosen(await letters.load(transport), choice)
-            tables = await connection.tables(transport, ("workspaces",))
-            known = {one.id: one for one in connection.workspaces(tables["workspaces"])}
+            table = (await connection.tables(transport, ("workspaces",)))["workspaces"]
+            found = letters.chosen(await letters.load(transport), choice, (id for id, _ in table.items()))
+            known = {one.id: one for one in connection.workspaces(table)}
             refused = await letters.retry(writer, found, known, int(time.time() * 1000))
             return len(found) - len(refused), [letter.id for letter in refused]
 
@@ -111,7 +118,7 @@ def retry(ids: tuple[str, ...], workspace: str, stage: str, cause: str, everythi
 @dead_letters.command()
 @_choice_options
 @click.option("--all", "everything", is_flag=True, help="All that are open.")
-@click.option("--reason", required=True, help="Why nothing is to be done about them; kept with the letters.")
+@click.option("--reason", required=True, callback=_told, help="Why nothing is to be done about them; kept with the letters.")
 def discard(ids: tuple[str, ...], workspace: str, stage: str, cause: str, everything: bool, reason: str) -> None:
     """Lays letters aside, with a reason."""
     from stages import connection
@@ -122,7 +129,7 @@ def discard(ids: tuple[str, ...], workspace: str, stage: str, cause: str, everyt
 
     async def run() -> int:
         async with connection.connected(environment) as transport, connection.writing(transport) as writer:
-            found = letters.chosen(await letters.load(transport), choice)
+            found = await _chosen(transport, choice)
             await letters.discard(writer, found, reason, int(time.time() * 1000))
             return len(found)
 
@@ -139,12 +146,19 @@ def _narrowed(choice: "Choice", everything: bool) -> "Choice":
 
 def _load(choice: "Choice") -> "list[DeadLetter]":
     from stages import connection
-    from stages import dead_letters as letters
 
     environment = start.environment()
 
     async def run() -> "list[DeadLetter]":
         async with connection.connected(environment) as transport:
-            return letters.chosen(await letters.load(transport), choice)
+            return await _chosen(transport, choice)
 
     return start.asynchronously(run)
+
+
+async def _chosen(transport: "Transport", choice: "Choice") -> "list[DeadLetter]":
+    from stages import connection
+    from stages import dead_letters as letters
+
+    known = (await connection.tables(transport, ("workspaces",)))["workspaces"].items() if choice.workspace else ()
+    return letters.chosen(await letters.load(transport), choice, (id for id, _ in known))

@@ -72,6 +72,13 @@ def test_every_command_has_help(path: tuple[str, ...], capsys: pytest.CaptureFix
         (("topics", "aply"), "aply"),
         (("dead-letters", "retry"), "say which: ids, --workspace, --stage, --cause, or --all"),
         (("dead-letters", "discard", "--all"), "--reason"),
+        (("dead-letters", "discard", "--all", "--reason", " "), "blank"),
+        (("replay", "--stage", "creat", "--from", "2026-01-01"), "did you mean 'create'?"),
+        (
+            ("replay", "--stage", "create", "--from", "2026-02-01", "--to", "2026-01-01"),
+            "nothing lies between --from 2026-02-01T00:00:00.000Z and --to 2026-01-01",
+        ),
+        (("replay", "--stage", "create", "--from", "3026-01-01"), "and --to now"),
         (("lag", "--jsn"), "--json"),
         (("workspace", "shew"), "show"),
         (("settings", "apply", "/no/such.toml"), "/no/such.toml"),
