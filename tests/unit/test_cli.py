@@ -96,6 +96,15 @@ def test_wrong_usage_is_told_on_stderr_with_exit_code_2(arguments: tuple[str, ..
     assert len(told.err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("path", [(), ("keys",), ("sandbox",)], ids=" ".join)
+def test_without_arguments_the_help_is_told_plainly(path: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """On stderr, with the exit code of wrong usage: nothing was done."""
+    assert run(*path) == 2
+    told = capsys.readouterr()
+    assert run(*path, "--help") == 0
+    assert (told.out, told.err) == ("", capsys.readouterr().out)
+
+
 def test_mistakes_in_the_environment_are_told_at_once_with_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -169,9 +169,9 @@ def test_a_name_that_nothing_has_is_a_mistake_and_one_of_letters_alone_is_not() 
     assert [one.offset for one in dead_letters.chosen(letters, Choice(workspace="gone"), ["w"])] == [1]
     assert [one.offset for one in dead_letters.chosen(letters, Choice(stage="of-before"), ["w"])] == [2]
     assert dead_letters.chosen([], Choice(workspace="w", stage="ingress"), ["w"]) == []
-    with pytest.raises(UsageError, match="no workspace 'emea'; known are: apac, gone, w$"):
+    with pytest.raises(UsageError, match=r"no workspace 'emea'; known are: apac, gone, w$"):
         dead_letters.chosen(letters, Choice(workspace="emea"), ["apac"])
-    with pytest.raises(UsageError, match="no stage 'nope'; known are: .*ingress, match, normalize, of-before$"):
+    with pytest.raises(UsageError, match=r"no stage 'nope'; known are: .*ingress, match, normalize, of-before$"):
         dead_letters.chosen(letters, Choice(stage="nope"))
 
 
