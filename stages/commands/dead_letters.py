@@ -48,7 +48,8 @@ def list_(ids: tuple[str, ...], workspace: str, stage: str, cause: str, as_json:
     """Every letter that is open: neither retried nor discarded."""
     from stages import dead_letters as letters
 
-    found = _load(_choice(ids, workspace, stage, cause))
+    choice = _choice(ids, workspace, stage, cause)
+    found = _load(choice)
     if as_json:
         output.document({"dead_letters": [letters.summary(letter) for letter in found]})
         return
@@ -63,7 +64,11 @@ def list_(ids: tuple[str, ...], workspace: str, stage: str, cause: str, as_json:
         )
         for one in found
     ]
-    output.table(("Id", "At", "Stage", "Workspace", "Email", "Causes"), rows, empty="No dead letters.")
+    output.table(
+        ("Id", "At", "Stage", "Workspace", "Email", "Causes"),
+        rows,
+        empty="No dead letter fits." if _is_narrow(choice) else "No dead letters.",
+    )
 
 
 @dead_letters.command()
@@ -137,11 +142,14 @@ def discard(ids: tuple[str, ...], workspace: str, stage: str, cause: str, everyt
 
 
 def _narrowed(choice: "Choice", everything: bool) -> "Choice":
-    narrow = bool(choice.ids or choice.workspace or choice.stage or choice.cause)
-    if narrow == everything:
+    if _is_narrow(choice) == everything:
         wrong = "--all goes with nothing else" if everything else "say which: ids, --workspace, --stage, --cause, or --all"
         raise click.UsageError(wrong, click.get_current_context())
     return choice
+
+
+def _is_narrow(choice: "Choice") -> bool:
+    return bool(choice.ids or choice.workspace or choice.stage or choice.cause)
 
 
 def _load(choice: "Choice") -> "list[DeadLetter]":

@@ -51,7 +51,7 @@ def replay(stage: str, from_ms: int, to_ms: int | None, workspace: str, session:
     environment = start.environment()
     console = output.console(stderr=True)
     # One line that is written over again and again: only a terminal can show it.
-    shows_progress = console.is_terminal and not as_json
+    shows_progress = console.is_terminal and not as_json and not no_wait
 
     async def run() -> dict[str, object]:
         async with connection.connected(environment) as transport, anyio.create_task_group() as tasks:
