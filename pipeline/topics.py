@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from aiokafka import errors
@@ -92,6 +92,14 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.found}: {self.mend}"
+
+
+def grouped(problems: Iterable[Problem]) -> list[Problem]:
+    """For people: topics of which the same is to be said become one subject."""
+    alike: dict[Problem, list[str]] = {}
+    for problem in problems:
+        alike.setdefault(dataclasses.replace(problem, subject=""), []).append(problem.subject)
+    return [dataclasses.replace(problem, subject=", ".join(subjects)) for problem, subjects in alike.items()]
 
 
 # The plan: pure.
@@ -238,7 +246,7 @@ async def _connected(settings: KafkaSettings) -> AsyncIterator[KafkaCluster]:
 
 def _refuse(found: Sequence[Problem]) -> None:
     if found:
-        raise TransportError("; ".join(map(str, found)), retryable=False)
+        raise TransportError("; ".join(map(str, grouped(found))), retryable=False)
 
 
 async def _found(cluster: KafkaCluster, settings: KafkaSettings, specs: Sequence[TopicSpec]) -> dict[str, Found]:
@@ -256,10 +264,15 @@ async def _found(cluster: KafkaCluster, settings: KafkaSettings, specs: Sequence
 
 
 async def _broker(cluster: KafkaCluster) -> dict[str, str]:
-    described = await answered(cluster.admin.describe_cluster, SETTLE_SECONDS, "description of the cluster")
-    nodes = [str(broker["node_id"]) for broker in described["brokers"]]
+    nodes = [str(broker["node_id"]) for broker in await _brokers(cluster)]
     rows = await _configs(cluster, ConfigResourceType.BROKER, nodes[:1])
     return {key: value for configs in rows.values() for key, (value, _) in configs.items()}
+
+
+async def _brokers(cluster: KafkaCluster) -> list[dict[str, Any]]:
+    described = await answered(cluster.admin.describe_cluster, SETTLE_SECONDS, "description of the cluster")
+    brokers: list[dict[str, Any]] = described["brokers"]
+    return brokers
 
 
 async def _configs(cluster: KafkaCluster, kind: ConfigResourceType, names: Sequence[str]) -> dict[str, dict[str, tuple[str, bool]]]:
@@ -283,9 +296,19 @@ async def _create(cluster: KafkaCluster, settings: KafkaSettings, specs: Sequenc
     response = await answered(lambda: cluster.admin.create_topics(topics), SETTLE_SECONDS, "creating topics", "Create")
     for row in response.topic_errors:
         name, error_code, message = row[0], row[1], row[2] if len(row) > 2 else ""
+        if errors.for_code(error_code) is errors.InvalidReplicationFactorError:
+            raise TransportError(await _too_few_brokers(cluster, name, specs), retryable=False)
         # Another part of ours may have been quicker; what it made is compared afterwards.
         if errors.for_code(error_code) is not errors.TopicAlreadyExistsError:
             _raise(error_code, name, f"creating {name}: {message}", "Create")
+
+
+async def _too_few_brokers(cluster: KafkaCluster, name: str, specs: Sequence[TopicSpec]) -> str:
+    there = [f"{broker['host']}:{broker['port']}" for broker in await _brokers(cluster)]
+    return (
+        f"creating {name}: {max(spec.replication for spec in specs)} replicas need as many brokers, and Kafka has "
+        f"{len(there)} ({', '.join(there)}): start more, or set TURNOUT_REPLICATION to {len(there)} at most"
+    )
 
 
 async def _alter(cluster: KafkaCluster, name: str, configs: dict[str, str]) -> None:

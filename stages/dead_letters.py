@@ -5,7 +5,7 @@ The topic is never rewritten: what was decided about a letter is a record of its
 
 import base64
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -17,10 +17,10 @@ from pipeline.tables import readable
 from pipeline.transport import Transport, Writer
 from schemas.messages import DeadLetter
 from schemas.settings import Workspace
-from stages import ingress
+from stages import flow, ingress
 from stages.errors import UsageError
 from stages.lag import rfc3339
-from stages.recency import retried, retried_again
+from stages.recency import retried, retried_again, tries_before
 from stages.trace import read
 
 Json = dict[str, Any]
@@ -34,6 +34,8 @@ class Resolution(msgspec.Struct, kw_only=True, omit_defaults=True):
     state: Literal["retried", "discarded"]
     at: int
     """Unix ms."""
+    letter_at: int = 0
+    """The letter's own `at`: what has come under the same id meanwhile is another one. 0: not told, as by earlier versions."""
     reason: str = ""
 
 
@@ -62,32 +64,50 @@ async def load(transport: Transport) -> list[DeadLetter]:
 
 
 def unresolved(records: Iterable[Record]) -> list[DeadLetter]:
-    """From the topic's records. A letter that came twice (a repeat after a crash) is one; one that came again after its retry is new."""
+    """From the topic's records. A letter that came twice (a repeat after a crash) is one; one that came again is new, and open until
+    something is decided about itself: the same bad body posted twice has one id."""
     letters: dict[str, DeadLetter] = {}
     for record in records:
         place = f"{record.partition}-{record.offset}"
         if any(name == RESOLUTION for name, _ in record.headers):
             resolution = readable(DEAD_LETTERS, place, record.value, Resolution)
-            letters.pop(resolution.id if resolution is not None else "", None)
+            if resolution is not None and (letter := letters.get(resolution.id)) and resolution.letter_at in (0, letter.at):
+                del letters[letter.id]
         elif (letter := readable(DEAD_LETTERS, place, record.value, DeadLetter)) is not None:
             letters[letter.id] = letter
     return sorted(letters.values(), key=lambda letter: (letter.topic, letter.partition, letter.offset, letter.at))
 
 
-def chosen(letters: Sequence[DeadLetter], choice: Choice) -> list[DeadLetter]:
-    """Raises UsageError naming ids that are none of the letters'."""
+def chosen(letters: Sequence[DeadLetter], choice: Choice, workspaces: Iterable[str] = ()) -> list[DeadLetter]:
+    """Raises UsageError for ids that are none of the letters', and for names that nothing has.
+
+    `workspaces`: those that have settings. One that has none any more, or a stage of before, is known by its letters.
+    """
     missing = set(choice.ids) - {letter.id for letter in letters}
     if missing:
         raise UsageError(f"there is no open dead letter {', '.join(sorted(missing))}: `turnout dead-letters list` names them")
+    _known("workspace", choice.workspace, {*workspaces, *(letter.workspace for letter in letters)})
+    _known("stage", choice.stage, {ingress.STAGE, *flow.STAGES, *(letter.stage for letter in letters)})
     return [letter for letter in letters if choice.fits(letter)]
 
 
-async def retry(writer: Writer, letters: Sequence[DeadLetter], workspaces: Mapping[str, Workspace], now_ms: int) -> None:
-    """Sends the untouched messages to the topics that they were in, in order, and notes it once they are durable. Raises TransportError."""
-    records = [record for letter in letters for record in again(letter, workspaces, now_ms)]
+def _known(kind: str, name: str, known: Collection[str]) -> None:
+    if name and name not in known:
+        raise UsageError(f"there is no {kind} {name!r}; known are: {', '.join(sorted(filter(None, known))) or 'none'}")
+
+
+async def retry(writer: Writer, letters: Sequence[DeadLetter], workspaces: Mapping[str, Workspace], now_ms: int) -> list[DeadLetter]:
+    """Sends the untouched messages to the topics that they were in, in order, and notes it once they are durable. Raises TransportError.
+
+    Gives the letters that are refused again right away (the ingress still can't read them): they stay open, with one more try.
+    """
+    ways = [(letter, again(letter, workspaces, now_ms)) for letter in letters]
+    records = [record for _, way in ways for record in way]
     if records:
         await writer.send(records)
-    await _note(writer, letters, Resolution(id="", state="retried", at=now_ms))
+    refused = {letter.id: letter for letter, way in ways if any(record.topic == DEAD_LETTERS for record in way)}
+    await _note(writer, [letter for letter in letters if letter.id not in refused], Resolution(id="", state="retried", at=now_ms))
+    return list(refused.values())
 
 
 async def discard(writer: Writer, letters: Sequence[DeadLetter], reason: str, now_ms: int) -> None:
@@ -103,7 +123,8 @@ def again(letter: DeadLetter, workspaces: Mapping[str, Workspace], now_ms: int) 
     """
     if letter.topic:
         before = letter.headers.get(REPLAY)
-        told = letter.headers | {REPLAY: retried(letter.at, now_ms) if before is None else retried_again(before, now_ms)}
+        tried = tries(letter)
+        told = letter.headers | {REPLAY: retried(letter.at, now_ms, tried) if before is None else retried_again(before, now_ms, tried)}
         headers = tuple((name, value.encode()) for name, value in told.items())
         return [Outgoing(letter.topic, letter.key.encode(), letter.message, headers)]
     workspace = workspaces.get(letter.workspace)
@@ -112,12 +133,17 @@ def again(letter: DeadLetter, workspaces: Mapping[str, Workspace], now_ms: int) 
     return ingress.again(letter, workspace, now=now_ms)[1]
 
 
+def tries(letter: DeadLetter) -> int:
+    """How often its message was tried, before its retries too."""
+    return letter.tries + tries_before(letter.headers.get(REPLAY, ""))
+
+
 async def _note(writer: Writer, letters: Sequence[DeadLetter], resolution: Resolution) -> None:
     notes = [
         Outgoing(
             DEAD_LETTERS,
             letter.key.encode(),
-            msgspec.json.encode(msgspec.structs.replace(resolution, id=letter.id)),
+            msgspec.json.encode(msgspec.structs.replace(resolution, id=letter.id, letter_at=letter.at)),
             ((RESOLUTION, resolution.state.encode()),),
             partition=letter.partition if letter.partition >= 0 else None,
         )
@@ -142,7 +168,7 @@ def summary(letter: DeadLetter) -> Json:
         "topic": letter.topic,
         "partition": letter.partition,
         "offset": letter.offset,
-        "tries": letter.tries,
+        "tries": tries(letter),
     }
 
 

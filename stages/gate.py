@@ -7,7 +7,11 @@ from pipeline.tables import Table, readable
 from schemas.messages import Cause
 from schemas.settings import Workspace
 
-PAUSED = Cause(code="paused", message="The workspace was paused by hand.", hint="`turnout workspace resume ID` lets it go on, in order.")
+
+def _paused(workspace: str) -> Cause:
+    return Cause(
+        code="paused", message="The workspace was paused by hand.", hint=f"`turnout workspace resume {workspace}` lets it go on, in order."
+    )
 
 
 class PausedWorkspaces:
@@ -15,15 +19,16 @@ class PausedWorkspaces:
 
     def __init__(self, workspaces: Table) -> None:
         self._table = workspaces
-        self._paused: set[str] = set()
+        self._paused: dict[str, Cause] = {}
         for key in dict(workspaces.items()):
             self._changed(key)
         workspaces.subscribe(self._changed)
 
     def closed(self, message: Message) -> Closed | None:
-        if message.workspace in self._paused and message.kind != "company":
-            return Closed(workspace_lane(message.org, message.workspace), "paused", PAUSED)
-        return None
+        paused = self._paused.get(message.workspace)
+        if paused is None or message.kind == "company":
+            return None
+        return Closed(workspace_lane(message.org, message.workspace), "paused", paused)
 
     def lane_closed(self, lane: str) -> bool:
         _, marker, workspace = lane.partition("/workspace:")
@@ -33,6 +38,6 @@ class PausedWorkspaces:
         # The steps say what is wrong with a row that can't be read; it pauses nothing.
         workspace = readable(self._table.name, key, self._table.get(key), Workspace)
         if workspace is not None and workspace.paused:
-            self._paused.add(key)
+            self._paused[key] = _paused(key)
         else:
-            self._paused.discard(key)
+            self._paused.pop(key, None)

@@ -247,15 +247,20 @@ async def _sent(writer: Writer, records: Sequence[Outgoing]) -> Sequence[Ack]:
     return await writer.send(records)
 
 
-def decide(workspace: Workspace, body: bytes, *, signed_at: int, received_at: int) -> tuple[Answer, tuple[Outgoing, ...]]:
-    """What becomes of a verified body: the answer once the records are durable, and the records. Times are Unix ms. Pure."""
+def decide(
+    workspace: Workspace, body: bytes, *, signed_at: int, received_at: int, before: DeadLetter | None = None
+) -> tuple[Answer, tuple[Outgoing, ...]]:
+    """What becomes of a verified body: the answer once the records are durable, and the records. Times are Unix ms. Pure.
+
+    `before`: the letter that it is already, where it is tried again.
+    """
     match webhook.take(workspace, body, signed_at=signed_at, received_at=received_at):
         case webhook.Taken() as taken:
             return ACCEPTED, (received(taken),)
         case webhook.Unknown() as unknown:
             return UNKNOWN_EVENT, (_dropped(workspace, unknown, signed_at, received_at),)
         case webhook.Unreadable() as unreadable:
-            return DEAD_LETTER, _refused(workspace, unreadable, signed_at, received_at)
+            return DEAD_LETTER, _refused(workspace, unreadable, signed_at, received_at, before)
 
 
 def received(taken: webhook.Taken) -> Outgoing:
@@ -274,8 +279,8 @@ def again(letter: DeadLetter, workspace: Workspace, *, now: int) -> tuple[Answer
     It is marked as a retry of what was refused when it was signed: it may be refused, and retried, more than once.
     """
     signed_at = int(letter.headers[_SIGNED_AT])
-    answer, records = decide(workspace, letter.message, signed_at=signed_at, received_at=now)
-    mark = (messages.REPLAY, retried(signed_at, now).encode())
+    answer, records = decide(workspace, letter.message, signed_at=signed_at, received_at=now, before=letter)
+    mark = (messages.REPLAY, retried(signed_at, now, letter.tries).encode())
     return answer, tuple(msgspec.structs.replace(record, headers=(*record.headers, mark)) for record in records)
 
 
@@ -287,11 +292,14 @@ def _dropped(workspace: Workspace, unknown: webhook.Unknown, signed_at: int, rec
     return Outgoing("synced", unknown.key.encode(), msgspec.json.encode(synced), _headers(synced, received_at))
 
 
-def _refused(workspace: Workspace, unreadable: webhook.Unreadable, signed_at: int, received_at: int) -> tuple[Outgoing, Outgoing]:
-    key = f"{STAGE}-{unreadable.id}"
+def _refused(
+    workspace: Workspace, unreadable: webhook.Unreadable, signed_at: int, received_at: int, before: DeadLetter | None
+) -> tuple[Outgoing, Outgoing]:
+    # A letter keeps its id: its message may hash to another one, since the secrets of the room were masked in it.
+    key, tries = (f"{STAGE}-{unreadable.id}", 1) if before is None else (before.id, before.tries + 1)
     letter = DeadLetter(
         id=key, at=received_at, stage=STAGE, workspace=workspace.id, org=workspace.org, causes=(unreadable.cause,),
-        key=key, headers={_SIGNED_AT: str(signed_at)}, message=unreadable.body,
+        key=key, headers={_SIGNED_AT: str(signed_at)}, message=unreadable.body, tries=tries,
     )  # fmt: skip
     synced = Synced(
         id=unreadable.id, at=received_at, happened_at=signed_at, stage=STAGE, workspace=workspace.id, org=workspace.org,

@@ -142,7 +142,8 @@ class Normalize:
             return Drop(reason)
         address = attributes.address_of(person)
         if address is None:
-            return Reject((_NO_EMAIL,))
+            told_instead = attributes.no_address(person)
+            return Reject((_not_an_email(told_instead) if told_instead else _NO_EMAIL,))
         if attributes.is_invented(address):
             return Drop("invented_address")
         detail = person.registrant_detail
@@ -150,13 +151,13 @@ class Normalize:
             return Reject((_NO_SESSION,))
         session = self._sessions.get(detail.session_id)
         if session is None:
-            return self._wait_for_session(received, detail.session_id, detail.event_id or "")
+            return self._wait_for_session(received, workspace, detail.session_id, detail.event_id or "")
         if reason := livesessions.closed(session, workspace):
             return Drop(reason)
         event_id = session.event or detail.event_id or ""
         event = self._events.get(event_id)
         if event is None and maps_event(workspace):
-            return self._wait_for_event(received, session.id, event_id)
+            return self._wait_for_event(received, workspace, session.id, event_id)
         return self._registered(message, received, told, address, session, event_id, event)
 
     def _registered(
@@ -221,12 +222,12 @@ class Normalize:
     def _told(self, message: Message, received: Received, workspace: Workspace) -> Outcome:
         row = self._sessions.get(message.session)
         if row is None:
-            return self._wait_for_session(received, message.session, message.event)
+            return self._wait_for_session(received, workspace, message.session, message.event)
         if reason := closed(workspace) or livesessions.closed(row, workspace):
             return Drop(reason)
         event = self._events.get(row.event)
         if event is None or event.updated_at < _TOLD.decode(received.body).event_updated_at:
-            return self._wait_for_event(received, row.id, row.event)
+            return self._wait_for_event(received, workspace, row.id, row.event)
         rows = () if received.org in row.orgs else (self._sessions.row(row.id, livesessions.told(row, received.org)),)
         return Emit((self._session_out(message, received, row, event),), rows)
 
@@ -312,12 +313,12 @@ class Normalize:
         except webhook.Refused as refused:
             return Reject((refused.cause,))
 
-    def _wait_for_session(self, received: Received, session: str, event: str) -> Wait:
-        cause = Cause("unknown_session", f"Livestorm has not told of session {session} yet", (), _WAIT_HINT)
+    def _wait_for_session(self, received: Received, workspace: Workspace, session: str, event: str) -> Wait:
+        cause = Cause("unknown_session", f"Livestorm has not told of session {session} yet", (), _wait_hint(workspace))
         return self._wait(self._sessions, session, cause, received, f"session:{session}", "session", session, event)
 
-    def _wait_for_event(self, received: Received, session: str, event: str) -> Wait:
-        cause = Cause("unknown_event", f"Livestorm has not told of event {event} of session {session} yet", (), _WAIT_HINT)
+    def _wait_for_event(self, received: Received, workspace: Workspace, session: str, event: str) -> Wait:
+        cause = Cause("unknown_event", f"Livestorm has not told of event {event} of session {session} yet", (), _wait_hint(workspace))
         return self._wait(self._events, event, cause, received, f"event:{event}", "event", "", event)
 
     def _wait(self, rows: Rows[Any], row: str, cause: Cause, received: Received, key: str, kind: str, session: str, event: str) -> Wait:
@@ -389,13 +390,30 @@ _EVENT: Final[msgspec.json.Decoder[livestorm.Webhook[livestorm.Event]]] = msgspe
 )
 
 _UPDATE_HINT: Final = "Another version of Turnout, or other software, wrote it. Update Turnout, then retry the message."
-_WAIT_HINT: Final = "Set livestorm.api_token in the workspace's settings, so that Turnout can ask Livestorm; then retry the message."
 _NO_EMAIL: Final = Cause(
     "no_email",
     "The person has no email address: people are matched by email alone",
     ("email",),
     "Make the email mandatory on the registration form, or enter the person in Salesforce by hand; then discard the message.",
 )
+
+
+def _not_an_email(told: str) -> Cause:
+    return Cause(
+        "no_email",
+        f"{told!r} is no email address: people are matched by email alone",
+        ("email",),
+        "Enter the person in Salesforce by hand, with the right address; then discard the message.",
+    )
+
+
+def _wait_hint(workspace: Workspace) -> str:
+    """For who waits; and for the dead letter of who has waited for too long."""
+    if workspace.livestorm.api_token:
+        return "Turnout asks Livestorm, and goes on once it is told. If that lasts, look in Livestorm whether it is still there."
+    return "Set livestorm.api_token in the workspace's settings: then Turnout asks Livestorm, and what waits goes on once it is told."
+
+
 _NO_SESSION: Final = Cause(
     "no_registration",
     "The body does not say which session the person registered for",

@@ -65,8 +65,7 @@ async def _run_parts(environment: Environment, parts: Sequence[str], stopping: "
     settings = connection.kafka(environment)
     problems = [problem for problem in await topics.check(settings, connection.topic_specs(environment)) if problem.severity == "error"]
     if problems:
-        told = "; ".join(f"{problem.subject}: {problem.found}" for problem in problems[:3])
-        raise TopicsNotReady(f"the topics are not ready: {told}{' …' if len(problems) > 3 else ''}: {problems[0].mend}")
+        raise TopicsNotReady(f"the topics are not ready: {'; '.join(map(str, topics.grouped(problems)))}")
     transport = KafkaTransport(settings)
     await transport.start()
     try:

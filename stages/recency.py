@@ -35,18 +35,27 @@ def datetime_text(ms: int) -> str:
     return datetime.datetime.fromtimestamp(ms // 1000, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def retried(refused_at: int, now: int) -> str:
+def retried(refused_at: int, now: int, tries: int = 1) -> str:
     """The replay mark of a dead letter that is sent on its way again at `now`: each retry has its own. Times are Unix ms.
 
-    `refused_at`: when it left its place in the order.
+    `refused_at`: when it left its place in the order; `tries`: how often it was tried until now.
     """
-    return f"{_RETRIED}{refused_at}:{now}"
+    return f"{_RETRIED}{refused_at}:{now}:{tries}"
 
 
-def retried_again(replay: str, now: int) -> str:
+def retried_again(replay: str, now: int, tries: int) -> str:
     """The mark of what was refused once more: a retry's tells of the first refusal for ever, and a replay's stays a replay's."""
     refused_at = _refused_at(replay)
-    return replay if refused_at is None else retried(refused_at, now)
+    return replay if refused_at is None else retried(refused_at, now, tries)
+
+
+def tries_before(replay: str) -> int:
+    """How often a message with this mark was tried before its last retry; 0: it wasn't retried."""
+    if not is_retry(replay):
+        return 0
+    told = replay.split(":")[3:]
+    # An earlier version's mark doesn't tell: it is of one try at least.
+    return int(told[0]) if told and told[0].isdecimal() else 1
 
 
 def is_retry(replay: str) -> bool:

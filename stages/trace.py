@@ -41,6 +41,8 @@ async def trace(transport: Transport, chain: Sequence[tuple[str, str]], email: s
 
 Run = tuple[str, str | None]
 """A message's id and its mark: what is retried after it was refused goes its way again."""
+_Mark = tuple[str, str, int]
+"""A message's id, a stage and when it left its mark."""
 
 
 def events(
@@ -49,11 +51,18 @@ def events(
     rows: Mapping[tuple[str, int], Sequence[LaneRow]],
     workspace: str | None,
 ) -> list[Json]:
-    """Every stage's part in every event, in order of time. What has no final outcome is under way at the stage that it came to last.
+    """Every stage's part in every event, once, in order of time. What has no final outcome is under way at the stage that it came to last.
 
     `final`: outcomes with the replay mark of their message; `rows`: lanes that wait, by stage and partition.
     """
-    told = [(at, event) for _, outcome in final for at, event in _finished(outcome)]
+    finished: dict[_Mark, tuple[int, Json]] = {}
+    for _, outcome in final:
+        for written, is_last in _marks(outcome):
+            mark = (outcome.id, written.stage, written.at)
+            # A replay's outcome carries the marks of the stages before once more; what a mark came to, only the outcome of its own stage tells.
+            if is_last or mark not in finished:
+                finished[mark] = (written.at, _finished(outcome, written, is_last=is_last))
+    told = list(finished.values())
     done: set[Run] = {(outcome.id, replay) for replay, outcome in final}
     # A replay reads records that lie there unmarked, whichever way they had come: its outcome is that of all of them.
     replayed = {outcome.id for replay, outcome in final if replay is not None and not is_retry(replay)}
@@ -67,40 +76,30 @@ def events(
     return [event for _, event in sorted(ours, key=lambda entry: entry[0])]
 
 
-def _finished(outcome: Synced) -> Iterable[tuple[int, Json]]:
-    """One entry for each stage that left its mark, the last of them with the outcome."""
+def _marks(outcome: Synced) -> Iterable[tuple[Written, bool]]:
+    """One for each stage that left its mark, and whether it is the last of them: the one with the outcome."""
     trail = list(outcome.trail)
     if not trail or trail[-1].stage != outcome.stage:
         trail.append(Written(stage=outcome.stage, at=outcome.at))
-    for place, written in enumerate(trail):
-        last = place == len(trail) - 1
-        causes = (*written.causes, *outcome.causes) if last else written.causes
-        yield (
-            written.at,
-            _event(
-                written.at,
-                written.stage,
-                dataclasses.replace(
-                    _PLACE, **{name: getattr(outcome, name) for name in ("happened_at", "workspace", "org", "session", "event")}
-                ),
-                outcome.outcome if last else "emitted",
-                outcome.reason if last else "",
-                written,
-                causes,
-            ),
-        )
+    return [(written, place == len(trail)) for place, written in enumerate(trail, 1)]
+
+
+def _finished(outcome: Synced, written: Written, *, is_last: bool) -> Json:
+    place = _Place(outcome.happened_at, outcome.workspace, outcome.org, outcome.session, outcome.event)
+    if not is_last:
+        return _event(written.at, written.stage, place, "emitted", "", written, written.causes)
+    # What a stage was refused for stands in its mark and in the outcome.
+    causes = tuple(dict.fromkeys((*written.causes, *outcome.causes)))
+    return _event(written.at, written.stage, place, outcome.outcome, outcome.reason, written, causes)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Place:
-    happened_at: int = 0
-    workspace: str = ""
-    org: str = ""
-    session: str = ""
-    event: str = ""
-
-
-_PLACE: Final = _Place()
+    happened_at: int
+    workspace: str
+    org: str
+    session: str
+    event: str
 
 
 def _under_way(stage: str, message: Message, rows: Mapping[tuple[str, int], Sequence[LaneRow]]) -> Json:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from pipeline.lanes import workspace_lane
+from pipeline.lanes import org_lane, workspace_lane
 from pipeline.tables import readable
 from pipeline.worker import LOST
 from schemas.settings import Workspace
@@ -25,19 +25,33 @@ EXPECTED: Final = frozenset(("past_session", "breakout_room", "past"))
 
 
 def health(workspace: Workspace, lanes: Sequence[Json]) -> Json:
-    """`{"state", "reason", "waiting", "lanes"}`: what stands in this workspace's way, its org's troubles too."""
+    """`{"state", "reason", "waiting", "org_waiting", "lanes"}`: what stands in this workspace's way, its org's troubles too.
+
+    `waiting` is its own; who of an org's workspaces those are that wait in the org's lane is not known: `org_waiting` are all of them.
+    """
     ours = [lane for lane in lanes if concerns(lane["lane"], workspace)]
+    org = org_lane(workspace.org)
     if workspace.paused:
         state, reason = "paused", f"paused by hand: `turnout workspace resume {workspace.id}`"
     elif why := closed(workspace):
         state, reason = "off", why
     else:
-        # What the log has lost stands in nobody's way any more.
+        # What the log has lost stands in nobody's way any more. Of two as bad, its own trouble says more than its org's.
         worst = max(
-            (lane for lane in ours if not lane["cause"].startswith(f"{LOST}:")), key=lambda lane: WORSE.index(lane["state"]), default=None
+            (lane for lane in ours if not lane["cause"].startswith(f"{LOST}:")),
+            key=lambda lane: (WORSE.index(lane["state"]), lane["lane"] != org),
+            default=None,
         )
         state, reason = (worst["state"], worst["cause"]) if worst else ("ok", "")
-    return {"state": state, "reason": reason, "waiting": sum(lane["waiting"] for lane in ours), "lanes": ours}
+        if worst and worst["lane"] == org:
+            reason = f"org {workspace.org}: {reason}"
+    return {
+        "state": state,
+        "reason": reason,
+        "waiting": sum(lane["waiting"] for lane in ours if lane["lane"] != org),
+        "org_waiting": sum(lane["waiting"] for lane in ours if lane["lane"] == org),
+        "lanes": ours,
+    }
 
 
 def concerns(lane: str, workspace: Workspace) -> bool:

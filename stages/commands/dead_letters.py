@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from stages.commands import output, start
+from stages.errors import TurnoutError
 
 if TYPE_CHECKING:
+    from pipeline.transport import Transport
     from schemas.messages import DeadLetter
     from stages.dead_letters import Choice
 
@@ -33,6 +35,12 @@ def _choice(ids: tuple[str, ...], workspace: str, stage: str, cause: str) -> "Ch
     return Choice(ids, workspace, stage, cause)
 
 
+def _told(context: click.Context, parameter: click.Parameter, reason: str) -> str:
+    if not reason.strip():
+        raise click.BadParameter("it is blank: say why nothing is to be done about them", context, parameter)
+    return reason.strip()
+
+
 @dead_letters.command("list")
 @_choice_options
 @output.json_option
@@ -40,7 +48,8 @@ def list_(ids: tuple[str, ...], workspace: str, stage: str, cause: str, as_json:
     """Every letter that is open: neither retried nor discarded."""
     from stages import dead_letters as letters
 
-    found = _load(_choice(ids, workspace, stage, cause))
+    choice = _choice(ids, workspace, stage, cause)
+    found = _load(choice)
     if as_json:
         output.document({"dead_letters": [letters.summary(letter) for letter in found]})
         return
@@ -55,7 +64,11 @@ def list_(ids: tuple[str, ...], workspace: str, stage: str, cause: str, as_json:
         )
         for one in found
     ]
-    output.table(("Id", "At", "Stage", "Workspace", "Email", "Causes"), rows, empty="No dead letters.")
+    output.table(
+        ("Id", "At", "Stage", "Workspace", "Email", "Causes"),
+        rows,
+        empty="No dead letter fits." if _is_narrow(choice) else "No dead letters.",
+    )
 
 
 @dead_letters.command()
@@ -91,21 +104,26 @@ def retry(ids: tuple[str, ...], workspace: str, stage: str, cause: str, everythi
     choice = _narrowed(_choice(ids, workspace, stage, cause), everything)
     environment = start.environment()
 
-    async def run() -> int:
+    async def run() -> tuple[int, list[str]]:
         async with connection.connected(environment) as transport, connection.writing(transport) as writer:
-            found = letters.chosen(await letters.load(transport), choice)
-            tables = await connection.tables(transport, ("workspaces",))
-            known = {one.id: one for one in connection.workspaces(tables["workspaces"])}
-            await letters.retry(writer, found, known, int(time.time() * 1000))
-            return len(found)
+            table = (await connection.tables(transport, ("workspaces",)))["workspaces"]
+            found = letters.chosen(await letters.load(transport), choice, (id for id, _ in table.items()))
+            known = {one.id: one for one in connection.workspaces(table)}
+            refused = await letters.retry(writer, found, known, int(time.time() * 1000))
+            return len(found) - len(refused), [letter.id for letter in refused]
 
-    click.echo(f"{start.asynchronously(run)} dead letters are on their way again.")
+    sent, refused = start.asynchronously(run)
+    click.echo(f"{sent} dead letters are on their way again.")
+    if refused:
+        raise TurnoutError(
+            f"{len(refused)} can still not be read and stay open: {', '.join(refused)}; `turnout dead-letters show ID` says why"
+        )
 
 
 @dead_letters.command()
 @_choice_options
 @click.option("--all", "everything", is_flag=True, help="All that are open.")
-@click.option("--reason", required=True, help="Why nothing is to be done about them; kept with the letters.")
+@click.option("--reason", required=True, callback=_told, help="Why nothing is to be done about them; kept with the letters.")
 def discard(ids: tuple[str, ...], workspace: str, stage: str, cause: str, everything: bool, reason: str) -> None:
     """Lays letters aside, with a reason."""
     from stages import connection
@@ -116,7 +134,7 @@ def discard(ids: tuple[str, ...], workspace: str, stage: str, cause: str, everyt
 
     async def run() -> int:
         async with connection.connected(environment) as transport, connection.writing(transport) as writer:
-            found = letters.chosen(await letters.load(transport), choice)
+            found = await _chosen(transport, choice)
             await letters.discard(writer, found, reason, int(time.time() * 1000))
             return len(found)
 
@@ -124,21 +142,31 @@ def discard(ids: tuple[str, ...], workspace: str, stage: str, cause: str, everyt
 
 
 def _narrowed(choice: "Choice", everything: bool) -> "Choice":
-    narrow = bool(choice.ids or choice.workspace or choice.stage or choice.cause)
-    if narrow == everything:
+    if _is_narrow(choice) == everything:
         wrong = "--all goes with nothing else" if everything else "say which: ids, --workspace, --stage, --cause, or --all"
         raise click.UsageError(wrong, click.get_current_context())
     return choice
 
 
+def _is_narrow(choice: "Choice") -> bool:
+    return bool(choice.ids or choice.workspace or choice.stage or choice.cause)
+
+
 def _load(choice: "Choice") -> "list[DeadLetter]":
     from stages import connection
-    from stages import dead_letters as letters
 
     environment = start.environment()
 
     async def run() -> "list[DeadLetter]":
         async with connection.connected(environment) as transport:
-            return letters.chosen(await letters.load(transport), choice)
+            return await _chosen(transport, choice)
 
     return start.asynchronously(run)
+
+
+async def _chosen(transport: "Transport", choice: "Choice") -> "list[DeadLetter]":
+    from stages import connection
+    from stages import dead_letters as letters
+
+    known = (await connection.tables(transport, ("workspaces",)))["workspaces"].items() if choice.workspace else ()
+    return letters.chosen(await letters.load(transport), choice, (id for id, _ in known))

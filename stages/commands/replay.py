@@ -43,22 +43,33 @@ def replay(stage: str, from_ms: int, to_ms: int | None, workspace: str, session:
 
     if stage not in connection.STAGE_TOPICS:
         raise click.UsageError(cli.unknown("stage", stage, tuple(connection.STAGE_TOPICS)), click.get_current_context())
+    now_ms = int(time.time() * 1000)
+    if from_ms >= (now_ms if to_ms is None else to_ms):
+        until = "now" if to_ms is None else output.instant(to_ms)
+        raise click.UsageError(f"nothing lies between --from {output.instant(from_ms)} and --to {until}", click.get_current_context())
     wanted = replays.Wanted(stage, from_ms, to_ms, workspace=workspace, session=session, key=canonical_email(email) if email else "")
     environment = start.environment()
+    console = output.console(stderr=True)
+    # One line that is written over again and again: only a terminal can show it.
+    shows_progress = console.is_terminal and not as_json and not no_wait
 
     async def run() -> dict[str, object]:
         async with connection.connected(environment) as transport, anyio.create_task_group() as tasks:
-            row = await replays.plan(transport, connection.STAGE_TOPICS[stage], wanted, int(time.time() * 1000))
+            if workspace:
+                connection.workspace((await connection.tables(transport, ("workspaces",)))["workspaces"], workspace)
+            row = await replays.plan(transport, connection.STAGE_TOPICS[stage], wanted, now_ms)
             tables = Tables(transport, [LANES])
             await tasks.start(tables.run)
             if row.ranges:
                 async with connection.writing(transport) as writer:
                     await replays.ask(writer, row)
             while not no_wait and not replays.is_done(row, tables[LANES]):
-                if not as_json:
+                if shows_progress:
                     told = replays.progress(row, tables[LANES])
-                    output.console(stderr=True).print(f"\r{told.total - told.left} of {told.total} messages looked at", end="")
+                    console.print(f"\r{told.total - told.left} of {told.total} messages looked at", end="")
                 await anyio.sleep(LOOK_SECONDS)
+            if shows_progress:
+                console.print()
             told = replays.progress(row, tables[LANES])
             tasks.cancel_scope.cancel()
         return {"id": row.id, "stage": stage, "messages": told.total, "left": told.left, "done": told.left == 0}
@@ -67,6 +78,6 @@ def replay(stage: str, from_ms: int, to_ms: int | None, workspace: str, session:
     if as_json:
         output.document(told)
     elif told["done"]:
-        click.echo(f"\nReplay {told['id']}: {told['messages']} messages looked at; done.")
+        click.echo(f"Replay {told['id']}: {told['messages']} messages looked at; done.")
     else:
         click.echo(f"Replay {told['id']} was asked for: {told['messages']} messages; `turnout lag` shows how far it is.")

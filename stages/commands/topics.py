@@ -58,10 +58,13 @@ def show(as_json: bool) -> int:
             for spec in specs
         ]
         output.table(("Topic", "Partitions", "Replication", "Policy"), rows, empty="No topic.")
-        _warn(problems)
+    # With --json, too: stdout is the document's, and an exit code of 1 has its reason on stderr.
+    _warn(problems)
     return 1 if any(problem.severity == "error" for problem in problems) else 0
 
 
 def _warn(problems: "Iterable[Problem]") -> None:
-    for problem in problems:
+    from pipeline import topics as plan
+
+    for problem in plan.grouped(problems):
         click.echo(f"{problem.severity}: {problem}", err=True)

@@ -1,17 +1,19 @@
 """`turnout trace`: everything that happened to one person."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from stages.commands import output, start
+from stages.errors import TurnoutError
 
 
 @click.command()
 @click.argument("email")
 @click.option("--workspace", metavar="W", help="Only what came from this workspace.")
 @output.json_option
-def trace(email: str, workspace: str | None, as_json: bool) -> int:
+def trace(email: str, workspace: str | None, as_json: bool) -> None:
     """Everything that happened to that person, event by event, stage by stage. Exits 1 if nothing is known."""
     from schemas.messages import canonical_email
     from stages import connection
@@ -26,20 +28,16 @@ def trace(email: str, workspace: str | None, as_json: bool) -> int:
     told = start.asynchronously(run)
     if as_json:
         output.document(told)
-    else:
-        _show(told)
-    return 0 if told["events"] else 1
+    elif told["events"]:
+        _show(told["events"])
+    if not told["events"]:
+        source = f" from workspace {workspace}" if workspace else ""
+        raise TurnoutError(f"nothing is known of {told['email']}: no event{source} within the topics' retention")
 
 
-def _show(told: dict[str, Any]) -> None:
-    rows = [
-        (event["at"], event["stage"], event["workspace"], event["session"], event["outcome"], _details(event)) for event in told["events"]
-    ]
-    output.table(
-        ("At", "Stage", "Workspace", "Session", "Outcome", "What"),
-        rows,
-        empty=f"Nothing is known of {told['email']}: no event within the topics' retention.",
-    )
+def _show(events: Sequence[dict[str, Any]]) -> None:
+    rows = [(event["at"], event["stage"], event["workspace"], event["session"], event["outcome"], _details(event)) for event in events]
+    output.table(("At", "Stage", "Workspace", "Session", "Outcome", "What"), rows, empty="")
 
 
 def _details(event: dict[str, Any]) -> str:

@@ -31,10 +31,13 @@ def list_(as_json: bool) -> None:
         output.document({"workspaces": found})
         return
     rows = [
-        (one["id"], one["name"], one["org"], one["health"]["state"], one["health"]["waiting"], one["health"]["reason"]) for one in found
+        (one["id"], one["name"], one["org"], *(one["health"][name] for name in ("state", "waiting", "org_waiting", "reason")))
+        for one in found
     ]
     output.table(
-        ("Id", "Name", "Org", "Health", "Waiting", "Why"), rows, empty="No settings were applied yet: `turnout settings apply FILE`."
+        ("Id", "Name", "Org", "Health", "Waiting", "In its org", "Why"),
+        rows,
+        empty="No settings were applied yet: `turnout settings apply FILE`.",
     )
 
 
@@ -89,6 +92,7 @@ def _set(id: str, *, paused: bool) -> None:
     async def run() -> bool:
         async with connection.connected(environment) as transport:
             tables = await connection.tables(transport, ("workspaces",))
+            connection.workspace(tables["workspaces"], id)
             async with connection.writing(transport) as writer:
                 return await changes.set_paused(id, paused, dict(tables["workspaces"].items()), writer)
 

@@ -2,7 +2,7 @@
 
 import datetime
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -62,11 +62,19 @@ def is_invented(address: str) -> bool:
 
 def address_of(person: Person) -> str | None:
     """The person's canonical email: from its attributes, else from the form's answers."""
-    address = plausible_address(person.email)
-    if address is None and person.registrant_detail is not None:
+    return next((address for told in _told_addresses(person) if (address := plausible_address(told)) is not None), None)
+
+
+def no_address(person: Person) -> str:
+    """What somebody without an email has told in its place; "" for nothing."""
+    return next((told.strip()[:_ADDRESS_MAX] for told in _told_addresses(person) if isinstance(told, str) and told.strip()), "")
+
+
+def _told_addresses(person: Person) -> Iterator[object]:
+    yield person.email
+    if person.registrant_detail is not None:
         answers, _ = _answers(person.registrant_detail)
-        address = plausible_address(answers.get("email"))
-    return address
+        yield answers.get("email")
 
 
 def watched_at(person: Person) -> int:

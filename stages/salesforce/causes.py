@@ -149,7 +149,7 @@ CODES: Final[Mapping[str, tuple[Rule, ...]]] = {
     "MISSING_ARGUMENT": (Rule(RECORD, _OURS),),
     "METHOD_NOT_ALLOWED": (Rule(RECORD, _OURS),),
     "BAD_REQUEST": (Rule(RECORD, _OURS),),
-    UNREADABLE: (Rule(TRANSIENT, "The answer was not Salesforce's: an outage, maintenance, or a proxy in between", 5.0),),
+    UNREADABLE: (Rule(TRANSIENT, "The answer was not Salesforce's: see status.salesforce.com, and whether login_url or a proxy leads elsewhere", 5.0),),
 }  # fmt: skip
 
 UNKNOWN_RULE: Final = Rule(RECORD, "Turnout does not know this error: the words are Salesforce's own")

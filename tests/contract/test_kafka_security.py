@@ -359,11 +359,12 @@ async def test_each_part_and_command_works_with_the_rights_of_the_document_and_n
             await run("cursors", "restore", "--stage", "match")
             await run("workspace", "pause", tenant.workspace)
             await run("workspace", "resume", tenant.workspace)
-            await run("replay", "--stage", "match", "--from", "2026-01-01T00:00:00Z")
+            await run("replay", "--stage", "match", "--from", "2026-01-01T00:00:00Z", "--workspace", tenant.workspace)
             await place.deliver(b"[]")
             await place.settled()
             assert "unexpected_shape" in await run("dead-letters", "list")
-            await run("dead-letters", "retry", "--all")
+            with pytest.raises(processes.ProcessError, match="can still not be read and stay open"):
+                await run("dead-letters", "retry", "--all")
             await place.registered(session, "grace@example.com", company="Analytical Engines")
 
             async def arrived() -> None:

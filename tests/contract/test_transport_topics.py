@@ -41,6 +41,11 @@ async def test_what_is_missing_is_told_then_made_then_left_alone(settings: Kafka
     assert found["orgs"].configs["cleanup.policy"] == "compact"
 
 
+async def test_more_replicas_than_brokers_are_refused_with_the_brokers_and_the_setting(settings: KafkaSettings) -> None:
+    with pytest.raises(TransportError, match=rf"Kafka has \d+ \(.*{settings.bootstrap}.*TURNOUT_REPLICATION"):
+        await topics.apply(settings, [TopicSpec("received", 3, replication=9)])
+
+
 async def test_a_setting_that_differs_is_told_and_set_and_no_other_is_touched(settings: KafkaSettings) -> None:
     await topics.apply(settings, SPECS)
     changed = (dataclasses.replace(SPECS[0], retention_hours=72), *SPECS[1:])

@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import json
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -54,6 +55,44 @@ def test_settings_with_mistakes_name_all_of_them_and_change_nothing(house: House
     assert code == 2
     assert any("line 3" in line and "nobody" in line for line in lines), lines
     assert house.document("settings", "show") == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("workspace", "show", "nope"),
+        ("workspace", "pause", "nope"),
+        ("workspace", "resume", "nope"),
+        ("dead-letters", "list", "--workspace", "nope"),
+        ("dead-letters", "retry", "--stage", "nope"),
+        ("replay", "--stage", "match", "--from", "2026-01-01", "--workspace", "nope"),
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_nothing_has_is_wrong_usage(house: House, arguments: tuple[str, ...]) -> None:
+    code, [line] = ended(*arguments, environment=house.environment)
+    assert code == 2
+    assert "'nope'; known are: " in line
+
+
+def test_somebody_unknown_and_topics_unlike_the_plan_are_told_on_stderr_beside_the_document(house: House) -> None:
+    unknown = processes.command(["trace", "nobody@example.com", "--json"], house.environment)
+    assert (unknown.returncode, json.loads(unknown.stdout)["events"]) == (1, [])
+    assert unknown.stderr == "turnout: nothing is known of nobody@example.com: no event within the topics' retention\n"
+    other = processes.command(["topics", "show", "--json"], house.environment | {"TURNOUT_PARTITIONS": "7"})
+    assert (other.returncode, len(json.loads(other.stdout)["topics"])) == (1, 14)
+    [error] = [line for line in other.stderr.splitlines() if line.startswith("error: ")]
+    assert "TURNOUT_PARTITIONS" in error
+
+
+async def test_a_replay_tells_its_progress_to_terminals_alone(place: Place) -> None:
+    await place.registered(await place.session(), "ada@harbour.example")
+    await place.settled()
+    told = ["replay", "--stage", "match", "--from", "2026-01-01", "--workspace", place.workspace]
+    ran = await asyncio.to_thread(processes.command, told, place.house.environment)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("Replay ")
+    assert ran.stdout.endswith(" messages looked at; done.\n")
 
 
 def test_missing_topics_name_the_command_that_makes_them(bootstrap: str) -> None:

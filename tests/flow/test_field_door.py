@@ -70,6 +70,18 @@ async def test_f29_whatever_is_rightly_signed_is_taken(place: Place) -> None:
     assert all(letter["causes"][0]["message"] and letter["stage"] == "ingress" for letter in letters)
 
 
+async def test_what_still_cannot_be_read_when_it_is_retried_stays_in_the_list(place: Place) -> None:
+    """It would be refused again under the same id; the command says so, and the try counts."""
+    await place.deliver(b"{nope")
+    await place.settled()
+    [letter] = place.dead_letters()
+    ended = processes.command(["dead-letters", "retry", letter["id"]], place.house.environment)
+    assert (ended.returncode, ended.stdout) == (1, "0 dead letters are on their way again.\n")
+    assert letter["id"] in ended.stderr
+    [listed] = place.house.document("dead-letters", "list", "--workspace", place.workspace)["dead_letters"]
+    assert (listed["id"], listed["tries"]) == (letter["id"], 2)
+
+
 async def test_f31_too_old_is_told_apart_from_wrong_and_the_tolerance_is_a_setting(place: Place, opened: Open) -> None:
     """A retry with its old header after 22 minutes passes by default; a narrower setting refuses it, and counts it as what it is."""
     narrow = await opened(livestorm={"signature_tolerance_seconds": 600})

@@ -158,6 +158,7 @@ def test_a_paused_workspace_is_closed_by_its_row_and_its_companies_are_not() -> 
     closed = gate.closed(message(stage, "registration"))
     assert closed is not None
     assert (closed.lane, closed.state) == (workspace_lane("acme", "emea"), "paused")
+    assert "`turnout workspace resume emea`" in closed.cause.hint
     assert gate.closed(message(stage, "session")) is not None
     assert gate.closed(message(stage, "company")) is None
     assert gate.closed(message(stage, "registration", "apac")) is None

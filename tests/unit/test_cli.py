@@ -72,6 +72,13 @@ def test_every_command_has_help(path: tuple[str, ...], capsys: pytest.CaptureFix
         (("topics", "aply"), "aply"),
         (("dead-letters", "retry"), "say which: ids, --workspace, --stage, --cause, or --all"),
         (("dead-letters", "discard", "--all"), "--reason"),
+        (("dead-letters", "discard", "--all", "--reason", " "), "blank"),
+        (("replay", "--stage", "creat", "--from", "2026-01-01"), "did you mean 'create'?"),
+        (
+            ("replay", "--stage", "create", "--from", "2026-02-01", "--to", "2026-01-01"),
+            "nothing lies between --from 2026-02-01T00:00:00.000Z and --to 2026-01-01",
+        ),
+        (("replay", "--stage", "create", "--from", "3026-01-01"), "and --to now"),
         (("lag", "--jsn"), "--json"),
         (("workspace", "shew"), "show"),
         (("settings", "apply", "/no/such.toml"), "/no/such.toml"),
@@ -87,6 +94,15 @@ def test_wrong_usage_is_told_on_stderr_with_exit_code_2(arguments: tuple[str, ..
     assert told.out == ""
     assert words in told.err
     assert len(told.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("path", [(), ("keys",), ("sandbox",)], ids=" ".join)
+def test_without_arguments_the_help_is_told_plainly(path: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """On stderr, with the exit code of wrong usage: nothing was done."""
+    assert run(*path) == 2
+    told = capsys.readouterr()
+    assert run(*path, "--help") == 0
+    assert (told.out, told.err) == ("", capsys.readouterr().out)
 
 
 def test_mistakes_in_the_environment_are_told_at_once_with_exit_code_2(

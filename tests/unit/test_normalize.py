@@ -226,6 +226,12 @@ async def test_zeros_of_engagement_say_nothing_at_registration() -> None:
     assert (after.attributes["attendance_minutes"], after.attributes["attended"], after.attributes["messages_count"]) == (0, False, 0)
 
 
+async def test_what_is_no_address_is_told_in_the_cause() -> None:
+    outcome = await World().one(person(email=" not an email "))
+    assert isinstance(outcome, Reject)
+    assert outcome.causes[0].message == "'not an email' is no email address: people are matched by email alone"
+
+
 @pytest.mark.parametrize("address", [None, "", "   ", "n/a"])
 async def test_without_an_address_it_is_rejected_with_a_cause(address: str | None) -> None:
     """F13; the others of the batch go on."""
@@ -349,6 +355,14 @@ async def test_an_unknown_session_is_waited_for_and_asked_for_once() -> None:
     again = await world.one(person(detail={"session_id": "S9"}))
     assert isinstance(again, Wait)
     assert len(again.outs) == 1
+
+
+@pytest.mark.parametrize(("token", "words"), [("token", "Turnout asks Livestorm, and"), ("", "Set livestorm.api_token")])
+async def test_who_waits_for_a_session_is_told_to_set_a_token_only_where_there_is_none(token: str, words: str) -> None:
+    outcome = await World(workspace(token=token)).one(person(detail={"session_id": "S9"}))
+    assert isinstance(outcome, Wait)
+    assert outcome.cause.hint.startswith(words)
+    assert "retry" not in outcome.cause.hint, "it waits: there is nothing to retry"
 
 
 async def wanted_session(world: World) -> Message:

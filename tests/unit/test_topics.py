@@ -99,6 +99,14 @@ def test_another_number_of_partitions_is_an_error_that_names_the_way(spec: Topic
         assert "TURNOUT_PARTITIONS" in problem.mend
 
 
+def test_what_is_wrong_in_the_same_way_is_told_once_with_all_names() -> None:
+    planned = flow.topics(partitions=12, replication=1, retention_hours=1)
+    found = {spec.name: dataclasses.replace(made(spec), partitions=6 if spec.name == "orgs" else 4) for spec in planned}
+    told = topics.grouped(topics.partition_problems(SETTINGS, planned, found))
+    assert {problem.found for problem in told} == {"has 4 partitions, not 12", "has 6 partitions, not 12"}
+    assert sorted(name for problem in told for name in problem.subject.split(", ")) == sorted(f"p.{spec.name}" for spec in planned)
+
+
 def test_what_is_not_as_planned_is_an_error_that_names_the_command() -> None:
     spec = TopicSpec("received", 1)
     missing = topics.problems(SETTINGS, [spec], {}, {})

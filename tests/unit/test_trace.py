@@ -73,6 +73,21 @@ async def test_a_drop_and_a_refusal_are_told_with_their_reason() -> None:
     assert second["causes"] == [{"code": "STRING_TOO_LONG", "message": "City: too long", "fields": ("City",), "hint": ""}]
 
 
+async def test_what_earlier_stages_did_is_told_once_whatever_is_replayed_and_each_outcome_too() -> None:
+    """The outcome of a replay of the last stage carries the marks of those before again."""
+    cause = msgspec.to_builtins(Cause("STRING_TOO_LONG", "City: too long"))
+    made = msgspec.to_builtins(Written(stage="create", at=1_000, written={"Title": "CTO"}))
+    trails = [[made, {"stage": "campaign-membership", "at": at, "causes": [cause]}] for at in (2_000, 3_000)]
+    outcomes = [synced("a", trail[-1]["at"], trail=trail, outcome="rejected", causes=[cause]) for trail in trails]
+    events = await told([Outgoing("synced", ADA, msgspec.json.encode(one), headers("a")) for one in outcomes])
+    assert [(event["stage"], event["outcome"]) for event in events] == [
+        ("create", "emitted"),
+        ("campaign-membership", "rejected"),
+        ("campaign-membership", "rejected"),
+    ]
+    assert [event["causes"] for event in events[1:]] == [[cause | {"fields": (), "hint": ""}]] * 2
+
+
 async def test_what_has_no_outcome_yet_waits_for_the_stage_that_it_came_to_last() -> None:
     ways = [Outgoing(topic, ADA, b"{}", headers("a")) for topic in ("received", "normalized", "matched")]
     (waiting,) = await told(ways)
@@ -106,12 +121,14 @@ async def test_what_waits_for_something_says_for_what_by_its_narrowest_lane() ->
 
 async def test_a_retried_dead_letter_is_under_way_until_its_own_outcome() -> None:
     """Refused, retried, refused, retried: the outcomes of the tries before are not taken for that of the last."""
-    refused = Outgoing("synced", ADA, msgspec.json.encode(synced("a", 1, stage="create", outcome="rejected")), headers("a"))
+    refused, refused_again = (
+        Outgoing("synced", ADA, msgspec.json.encode(synced("a", at, stage="create", outcome="rejected")), headers("a")) for at in (1, 3)
+    )
     first, second = ((*headers("a"), ("replay", mark)) for mark in (b"retry:1:2", b"retry:1:3"))
     again = Outgoing("matched", ADA, b"{}", first)
     records = [Outgoing("matched", ADA, b"{}", headers("a")), refused, again]
     assert [event["outcome"] for event in await told(records)] == ["rejected", "waiting"]
-    records.append(msgspec.structs.replace(refused, headers=first))
+    records.append(msgspec.structs.replace(refused_again, headers=first))
     assert [event["outcome"] for event in await told(records)] == ["rejected", "rejected"]
     records.append(msgspec.structs.replace(again, headers=second))
     assert [event["outcome"] for event in await told(records)] == ["rejected", "rejected", "waiting"]

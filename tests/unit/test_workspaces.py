@@ -38,13 +38,29 @@ def test_a_workspace_suffers_from_lanes_above_and_below_it_and_no_others(name: s
 def test_the_worst_lane_gives_the_state_and_all_count() -> None:
     lanes = [lane("org:acme", "busy", 5), lane("org:acme/workspace:emea/session:1", "blocked", 2), lane("org:other", "blocked", 100)]
     health = workspaces.health(workspace(), lanes)
-    assert (health["state"], health["reason"], health["waiting"]) == ("blocked", "cause of org:acme/workspace:emea/session:1", 7)
+    assert (health["state"], health["reason"], health["waiting"]) == ("blocked", "cause of org:acme/workspace:emea/session:1", 2)
+    assert health["org_waiting"] == 5
+
+
+def test_the_trouble_of_the_org_is_told_as_the_orgs_and_who_waits_for_it_is_nobodys_own() -> None:
+    """Which of the org's workspaces they are of is not known; trouble that is as bad and its own says more."""
+    health = workspaces.health(workspace(), [lane("org:acme", "blocked", 3)])
+    assert (health["state"], health["reason"]) == ("blocked", "org acme: cause of org:acme")
+    assert (health["waiting"], health["org_waiting"]) == (0, 3)
+    own = lane("org:acme/workspace:emea")
+    assert workspaces.health(workspace(), [lane("org:acme"), own])["reason"] == own["cause"]
 
 
 def test_nothing_in_the_way_is_well_and_what_people_switched_off_is_said() -> None:
     assert workspaces.health(workspace(), [])["state"] == "ok"
     assert workspaces.health(workspace(paused=True), [])["state"] == "paused"
-    assert workspaces.health(workspace(plan="business"), []) == {"state": "off", "reason": "not_entitled", "waiting": 0, "lanes": []}
+    assert workspaces.health(workspace(plan="business"), []) == {
+        "state": "off",
+        "reason": "not_entitled",
+        "waiting": 0,
+        "org_waiting": 0,
+        "lanes": [],
+    }
 
 
 def sessions_of(made: CampaignRow | None) -> dict[str, Any]:
