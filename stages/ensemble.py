@@ -1,6 +1,5 @@
 """`turnout up`: the broker where it is wanted, the topics, then every part as a child; until a signal. Does no part's work."""
 
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +11,13 @@ import platformdirs
 import structlog
 
 from pipeline import topics
-from stages import connection, flow, installation
+from stages import connection, flow, installation, signals
 from stages.environment import Environment
 from stages.errors import UsageError
 from stages.supervisor import Sink, Supervisor
 
 log = structlog.get_logger()
 
-INTERRUPTED: Final = 130
 _LOCAL: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -76,9 +74,9 @@ def _broker_port(environment: Environment) -> int:
 
 
 async def _signalled() -> int:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            return INTERRUPTED if number == signal.SIGINT else 0
+    with anyio.open_signal_receiver(*signals.STOPPING) as received:
+        async for number in received:
+            return signals.exit_code(number)
     raise AssertionError("the stream of signals never ends")
 
 

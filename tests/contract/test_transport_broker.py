@@ -89,12 +89,12 @@ async def test_a_broker_that_dies_at_once_is_quoted(tmp_path: pathlib.Path) -> N
         await EmbeddedBroker(data_dir=blocked / "data").start()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_the_command_ends_cleanly_when_it_is_told_to(number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+async def test_the_command_ends_cleanly_when_it_is_told_to(number: signal.Signals, code: int) -> None:
     async with serving() as (process, address):
         process.send_signal(number)
         async with asyncio.timeout(logs.PATIENCE_SECONDS):
-            assert await process.wait() == 0
+            assert await process.wait() == code
         assert await closed(address)
 
 

@@ -196,10 +196,13 @@ def test_a_command_that_only_looks_does_not_import_the_steps() -> None:
     assert ended.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, None], ids=["SIGTERM", "end of its standard input"])
-def test_a_stand_in_stops_when_it_is_told_to(end: signal.Signals | None) -> None:
+@pytest.mark.parametrize("stand_in", ["salesforce", "livestorm"])
+@pytest.mark.parametrize(
+    ("end", "code"), [(signal.SIGTERM, 0), (None, 0), (signal.SIGINT, 130)], ids=["SIGTERM", "end of its standard input", "Ctrl-C"]
+)
+def test_a_stand_in_stops_when_it_is_told_to(end: signal.Signals | None, code: int, stand_in: str) -> None:
     server = subprocess.Popen(
-        [sys.executable, "-m", "stages.cli", "sandbox", "salesforce", "--port", "0", "--stop-with-stdin"],
+        [sys.executable, "-m", "stages.cli", "sandbox", stand_in, "--port", "0", "--stop-with-stdin"],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     assert server.stdin is not None
@@ -210,4 +213,4 @@ def test_a_stand_in_stops_when_it_is_told_to(end: signal.Signals | None) -> None
             server.stdin.close()
         else:
             server.send_signal(end)
-        assert server.wait(30) == 0
+        assert server.wait(30) == code
