@@ -113,6 +113,19 @@ def test_mistakes_in_the_settings_file_are_told_before_kafka_is_asked(tmp_path: 
     assert "plam" in told.err
 
 
+@pytest.mark.parametrize("prune", [False, True])
+def test_an_org_that_is_nowhere_is_told_beside_the_other_mistakes_where_that_can_be_known(tmp_path: Path, prune: bool) -> None:
+    """With --prune by the file alone; else Kafka would have to say, and where it is not there the rest is told without it."""
+    file = tmp_path / "settings.toml"
+    file.write_text('[[workspace]]\nid = "w"\norg = "nope"\nplam = "enterprise"\n')
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unheard.getsockname()[1]}"
+        ended = process("settings", "apply", str(file), *(["--prune"] if prune else []), TURNOUT_KAFKA_BOOTSTRAP=address)
+    assert (ended.returncode, "workspace[1].plam" in ended.stderr) == (2, True)
+    assert ('line 3: workspace[1].org: no org "nope" in this file' in ended.stderr) == prune
+
+
 def test_without_kafka_one_line_names_the_address_and_the_variable() -> None:
     """Exit code 1, of a part as of a command."""
     with socket.socket() as unheard:
