@@ -23,7 +23,7 @@ _LOCAL: Final = ("127.0.0.1", "localhost", "[::1]")
 
 async def run(environment: Environment, sink: Sink, embedded: bool, data_dir: Path | None) -> int:
     """Returns the exit code: 0 after SIGTERM, 130 after Ctrl-C. Raises TurnoutError, TransportError with how to mend it."""
-    installation.clash([environment.ingress, environment.console])
+    installation.clash(environment)
     code = 0
     async with Supervisor(sink) as supervisor, anyio.create_task_group() as tasks:
 

@@ -19,8 +19,12 @@ from importlib import resources
 from types import TracebackType
 from typing import Final, Self
 
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
 from pipeline.errors import TransportError
 from pipeline.kafka import KafkaSettings, KafkaTransport
+from pipeline.kafka.asking import answered
 from stages import signals
 from stages.sandbox import bereft
 
@@ -136,6 +140,7 @@ class EmbeddedBroker:
                 asking.result()
             except TransportError as error:
                 raise BrokerError(f"the embedded broker did not answer within {READY_SECONDS:g} s: {self._last_words()}") from error
+            await _set_up(transport.cluster.admin)
         finally:
             dying.cancel()
             asking.cancel()
@@ -178,6 +183,14 @@ async def _first(stopped: asyncio.Future[int], broker: EmbeddedBroker) -> int:
         return stopped.result()
     sys.stderr.write("the broker ended by itself: start it again, its data directory is kept where one was given\n")
     return 1
+
+
+async def _set_up(admin: AIOKafkaAdminClient) -> None:
+    """As a broker in production should be; it has no configuration file, and forgets this when it ends."""
+    cluster = await answered(admin.describe_cluster, READY_SECONDS, "description of the embedded broker")
+    settings = {"auto.create.topics.enable": "false"}
+    nodes = [ConfigResource(ConfigResourceType.BROKER, str(node["node_id"]), settings) for node in cluster["brokers"]]
+    await answered(lambda: admin.alter_configs(nodes), READY_SECONDS, "settings of the embedded broker", "AlterConfigs")
 
 
 def _program() -> pathlib.Path:

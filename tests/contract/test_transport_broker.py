@@ -12,6 +12,8 @@ from importlib import resources
 
 import pytest
 
+from pipeline import topics
+from pipeline.kafka import KafkaSettings
 from stages.sandbox.broker import BrokerError, EmbeddedBroker
 from tests.contract import logs
 
@@ -63,6 +65,11 @@ async def test_what_it_was_told_is_there_after_a_clean_end(tmp_path: pathlib.Pat
             await writer.send(logs.numbered("received", 0, range(5)))
     async with EmbeddedBroker(data_dir=tmp_path) as broker, logs.kafka_log(broker.bootstrap, "one") as kafka:
         assert await kafka.first.cluster.offsets("received") == {0: (0, 5)}
+
+
+async def test_nothing_about_it_is_warned_of_that_nobody_could_set_there() -> None:
+    async with EmbeddedBroker() as broker:
+        assert await topics.check(KafkaSettings(bootstrap=broker.bootstrap), []) == []
 
 
 async def test_a_port_that_is_taken_is_named() -> None:

@@ -113,6 +113,20 @@ def test_mistakes_in_the_settings_file_are_told_before_kafka_is_asked(tmp_path: 
     assert "plam" in told.err
 
 
+def test_up_names_the_variable_of_the_address_that_is_taken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listens:
+        for variable in ("TURNOUT_INGRESS", "TURNOUT_CONSOLE"):
+            monkeypatch.setenv("TURNOUT_INGRESS", "127.0.0.1:0")
+            monkeypatch.setenv(variable, f"127.0.0.1:{listens.getsockname()[1]}")
+            assert run("up") == 1
+            assert f"set {variable} to a free host:port" in capsys.readouterr().err
+
+
+def test_orgs_that_would_need_ports_over_the_last_are_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("sandbox", "salesforce", "--port", "65535", "--orgs", "2") == 2
+    assert "choose a lower --port" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("prune", [False, True])
 def test_an_org_that_is_nowhere_is_told_beside_the_other_mistakes_where_that_can_be_known(tmp_path: Path, prune: bool) -> None:
     """With --prune by the file alone; else Kafka would have to say, and where it is not there the rest is told without it."""
