@@ -13,7 +13,7 @@ from typing import Any
 
 from stages.sandbox.salesforce import ids, rules
 from stages.sandbox.salesforce.calls import CallLog
-from stages.sandbox.salesforce.faults import Faults
+from stages.sandbox.salesforce.faults import Faults, Target
 from stages.sandbox.salesforce.objects import Object
 from stages.sandbox.salesforce.query import Result
 from stages.sandbox.salesforce.rules import Rule
@@ -43,6 +43,8 @@ class Cursor:
     result: Result
     page_size: int
     version: str
+    target: Target
+    """What faults can be about, as of its first page."""
 
 
 class Org:

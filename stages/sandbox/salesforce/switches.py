@@ -90,7 +90,7 @@ def _faults(org: Org, method: str, fault_id: str, body: Any) -> Any:
     standing = org.faults.standing
     match method, fault_id:
         case "POST", "":
-            fault = faults.read(org.name("fault-"), body)
+            fault = faults.read(org.name("fault-"), body, org.plain_schema)
             standing[fault.id] = fault
             return {"id": fault.id}
         case "GET", "":
