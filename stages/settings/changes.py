@@ -107,9 +107,9 @@ def plan(
 
 def unknown_orgs(references: Iterable[Reference], applied: Container[str], *, prune: bool) -> list[Mistake]:
     """Of what the file leaves open, what is wrong: orgs that were not `applied` before either, or that `prune` would take away."""
-    found = "in this file, and --prune removes all others" if prune else "in this file, and none was applied before"
+    where = " in this file, and --prune removes all others" if prune else ", neither in this file nor applied before"
     return [
-        Mistake(reference.line, reference.key, f'no org "{reference.org}" {found}')
+        Mistake(reference.line, reference.key, f'no org "{reference.org}"{where}')
         for reference in references
         if prune or reference.org not in applied
     ]
