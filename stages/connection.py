@@ -5,12 +5,14 @@ Joins no group. Imports no step and no part: a command that only looks starts in
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import anyio
+import structlog
 
+from pipeline.errors import TransportError
 from pipeline.kafka import KafkaSettings, KafkaTransport
 from pipeline.tables import Table, Tables, readable
 from pipeline.topics import TopicSpec
@@ -22,8 +24,12 @@ from stages.errors import UsageError
 from stages.rows import ORGS, WORKSPACES
 from stages.settings import changes, file
 
+log = structlog.get_logger()
+
 STAGE_TOPICS: Final = {name: topic for name, (topic, _) in flow.STAGES.items()}
 """Each stage with the topic that it reads, in the flow's order."""
+ASIDE_SECONDS: Final = 5.0
+"""How long Kafka is asked for what only adds to an answer that is known already."""
 
 
 def kafka(environment: Environment) -> KafkaSettings:
@@ -100,8 +106,11 @@ def workspace(table: Table, id: str) -> Workspace:
 
 
 async def apply_settings(environment: Environment, path: Path, *, dry_run: bool = False, prune: bool = False) -> list[changes.Change]:
-    """Reads the file, and writes what differs. Raises SettingsError before anything is changed, TransportError."""
-    settings = file.load_file(path)
+    """Reads the file, and writes what differs. Raises SettingsError with every mistake before anything is changed, TransportError."""
+    try:
+        settings = file.load_file(path)
+    except file.SettingsError as error:
+        raise await _with_unknown_orgs(environment, error, prune=prune) from None
     cipher = secrets.load(environment.secret_keys_file)
     async with connected(environment) as transport:
         known = await tables(transport, (ORGS, WORKSPACES))
@@ -111,3 +120,18 @@ async def apply_settings(environment: Environment, path: Path, *, dry_run: bool 
             async with writing(transport) as writer:
                 await changes.write(planned, writer)
         return list(planned.changes)
+
+
+async def _with_unknown_orgs(environment: Environment, error: file.SettingsError, *, prune: bool) -> file.SettingsError:
+    """The file's mistakes, and beside them those that the tables can tell; without Kafka a wrong file is told to be wrong all the same."""
+    applied: Container[str] | None = () if prune else None
+    if applied is None and error.references:
+        try:
+            with anyio.move_on_after(ASIDE_SECONDS):
+                async with connected(environment) as transport:
+                    applied = dict((await tables(transport, (ORGS,)))[ORGS].items())
+        except* TransportError as unanswered:
+            log.debug("whether its orgs were applied before can't be asked", error=repr(unanswered))
+    if applied is None:
+        return error
+    return file.SettingsError(error.path, [*error.mistakes, *changes.unknown_orgs(error.references, applied, prune=prune)])

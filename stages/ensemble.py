@@ -1,6 +1,5 @@
 """`turnout up`: the broker where it is wanted, the topics, then every part as a child; until a signal. Does no part's work."""
 
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,20 +11,19 @@ import platformdirs
 import structlog
 
 from pipeline import topics
-from stages import connection, flow, installation
+from stages import connection, flow, installation, signals
 from stages.environment import Environment
 from stages.errors import UsageError
 from stages.supervisor import Sink, Supervisor
 
 log = structlog.get_logger()
 
-INTERRUPTED: Final = 130
 _LOCAL: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
 async def run(environment: Environment, sink: Sink, embedded: bool, data_dir: Path | None) -> int:
     """Returns the exit code: 0 after SIGTERM, 130 after Ctrl-C. Raises TurnoutError, TransportError with how to mend it."""
-    installation.clash([environment.ingress, environment.console])
+    installation.clash(environment)
     code = 0
     async with Supervisor(sink) as supervisor, anyio.create_task_group() as tasks:
 
@@ -76,9 +74,9 @@ def _broker_port(environment: Environment) -> int:
 
 
 async def _signalled() -> int:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            return INTERRUPTED if number == signal.SIGINT else 0
+    with anyio.open_signal_receiver(*signals.STOPPING) as received:
+        async for number in received:
+            return signals.exit_code(number)
     raise AssertionError("the stream of signals never ends")
 
 

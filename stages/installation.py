@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +12,7 @@ import aiohttp
 import anyio
 
 from pipeline.kafka import KafkaSettings
-from stages.environment import Address
+from stages.environment import Address, Environment
 from stages.errors import TurnoutError
 from stages.supervisor import Child
 
@@ -98,9 +98,9 @@ def reachable(address: Address) -> Address:
     return Address({"0.0.0.0": HOST, "::": "::1", "": HOST}.get(address.host, address.host), address.port)
 
 
-def clash(addresses: Sequence[Address]) -> None:
-    """Raises TurnoutError where somebody listens on one of the addresses already (port 0 is any free one)."""
-    for address in addresses:
+def clash(environment: Environment) -> None:
+    """Raises TurnoutError, with the variable to set, where somebody listens already where a part of this environment would (port 0: any)."""
+    for variable, address in (("TURNOUT_INGRESS", environment.ingress), ("TURNOUT_CONSOLE", environment.console)):
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -108,7 +108,7 @@ def clash(addresses: Sequence[Address]) -> None:
                 probe.bind((address.host, address.port))
             except OSError as error:
                 raise TurnoutError(
-                    f"can't listen on {address}: {error.strerror}; stop what listens there, or set another address"
+                    f"can't listen on {address}: {error.strerror}; stop what listens there, or set {variable} to a free host:port"
                 ) from None
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import random
-import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from pipeline.tables import Table, Tables, readable
 from pipeline.transport import Transport, Writer
 from pipeline.worker import Worker
 from schemas.settings import Org, Workspace
-from stages import connection, console, flow, ingress, rows, secrets
+from stages import connection, console, flow, ingress, rows, secrets, signals
 from stages.campaign_membership import CampaignMembership
 from stages.create import Create
 from stages.environment import Environment
@@ -43,8 +42,6 @@ from stages.settings import logins
 
 log = structlog.get_logger()
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-
 _INGRESS_TABLES: Final = ("workspaces",)
 
 _WRITING: Final = ("ingress", "match", "create", "campaign-membership")
@@ -55,10 +52,14 @@ class TopicsNotReady(TurnoutError):
     """A topic is missing or unlike what it must be."""
 
 
-async def run_parts(environment: Environment, parts: Sequence[str]) -> None:
-    """Runs these parts until SIGTERM or SIGINT. Raises TransportError, TopicsNotReady, PortInUse with a line that says how to mend it."""
+async def run_parts(environment: Environment, parts: Sequence[str]) -> int:
+    """Runs these parts until SIGTERM (returns 0) or SIGINT (returns 130).
+
+    Raises TransportError, TopicsNotReady, PortInUse with a line that says how to mend it.
+    """
     with Stopping() as stopping, stopping.startup:
         await _run_parts(environment, parts, stopping)
+    return stopping.exit_code
 
 
 async def _run_parts(environment: Environment, parts: Sequence[str], stopping: "Stopping") -> None:
@@ -80,6 +81,8 @@ class Stopping:
 
     def __init__(self) -> None:
         self.startup = anyio.CancelScope()
+        self.exit_code = 0
+        """What the process ends with; by the first signal, which a second one does not change."""
         self._asked = asyncio.Event()
         self._started = False
 
@@ -89,15 +92,17 @@ class Stopping:
         await self._asked.wait()
 
     def __enter__(self) -> "Stopping":
-        for number in _SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, self._ask)
+        for number in signals.STOPPING:
+            asyncio.get_running_loop().add_signal_handler(number, self._ask, number)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number in _SIGNALS:
+        for number in signals.STOPPING:
             asyncio.get_running_loop().remove_signal_handler(number)
 
-    def _ask(self) -> None:
+    def _ask(self, number: int) -> None:
+        if not self._asked.is_set():
+            self.exit_code = signals.exit_code(number)
         self._asked.set()
         if not self._started:
             self.startup.cancel()

@@ -1,6 +1,7 @@
 """Encrypts the secrets of orgs and workspaces with the keys of a file: one a line, the first is current. Never logs a key or a secret.
 
-SecretsError     keys can't be read, or no key fits a secret
+SecretsError         no key fits a secret, or no file of keys can be made
+└── KeysFileError    the file of keys can't be used: wrong settings, exit code 2
 """
 
 import os
@@ -15,7 +16,7 @@ import platformdirs
 import structlog
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-from stages.errors import TurnoutError
+from stages.errors import TurnoutError, UsageError
 
 log = structlog.get_logger()
 
@@ -23,7 +24,13 @@ KEYS_FILE_VARIABLE: Final = "TURNOUT_SECRET_KEYS_FILE"
 
 
 class SecretsError(TurnoutError):
-    """Keys can't be read, or no key fits. `str()` is one clear line and says how to mend it."""
+    """No key fits, or none can be had. `str()` is one clear line and says how to mend it."""
+
+
+class KeysFileError(SecretsError):
+    """The file of keys is missing, can't be read, or holds something else."""
+
+    exit_code = UsageError.exit_code
 
 
 class Secrets:
@@ -69,7 +76,7 @@ def default_file() -> Path:
 
 
 def load(path: Path | None) -> Secrets:
-    """The keys of `path`; of the default file if None, which is made on first use. Raises SecretsError."""
+    """The keys of `path`; of the default file if None, which is made on first use. Raises KeysFileError, SecretsError."""
     if path is not None:
         return _read(path)
     path = default_file()
@@ -83,9 +90,9 @@ def _read(path: Path) -> Secrets:
         text = path.read_text("ascii")
         mode = stat.S_IMODE(path.stat().st_mode)
     except FileNotFoundError:
-        raise SecretsError(f"there is no keys file {path}: make one with `turnout keys new > {path}` (mode 0600)") from None
+        raise KeysFileError(f"there is no keys file {path}: make one with `turnout keys new > {path}` (mode 0600)") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SecretsError(f"the keys file {path} can't be read: {error}") from None
+        raise KeysFileError(f"the keys file {path} can't be read: {error}") from None
     if mode & 0o077:
         log.warning("others may read the keys file", path=str(path), mode=f"{mode:04o}", mend=f"chmod 600 {path}")
     return Secrets(_keys(path, text), str(path))
@@ -100,10 +107,10 @@ def _keys(path: Path, text: str) -> list[str]:
         try:
             Fernet(key)
         except ValueError:
-            raise SecretsError(f"{path}:{number}: not a key; `turnout keys new` prints one") from None
+            raise KeysFileError(f"{path}:{number}: not a key; `turnout keys new` prints one") from None
         keys.append(key)
     if not keys:
-        raise SecretsError(f"the keys file {path} holds no key: add one with `turnout keys new >> {path}`")
+        raise KeysFileError(f"the keys file {path} holds no key: add one with `turnout keys new >> {path}`")
     return keys
 
 

@@ -1,4 +1,4 @@
-"""`turnout run`: some parts in this process, until SIGTERM."""
+"""`turnout run`: some parts in this process, until SIGTERM or Ctrl-C."""
 
 import click
 
@@ -8,10 +8,10 @@ from stages.commands import start
 @click.command()
 @click.argument("parts", nargs=-1, metavar="PART...")
 @start.leash_option
-def run(parts: tuple[str, ...], stop_with_stdin: bool) -> None:
+def run(parts: tuple[str, ...], stop_with_stdin: bool) -> int:
     """Runs some parts in this process: ingress, normalize, match, create, campaign-membership, console.
 
-    Start more of one to scale it. SIGTERM stops in two phases: what is in flight is finished and committed first.
+    Start more of one to scale it. SIGTERM and Ctrl-C stop in two phases: what is in flight is finished and committed first.
     """
     from stages import flow
     from stages.cli import unknown
@@ -24,4 +24,4 @@ def run(parts: tuple[str, ...], stop_with_stdin: bool) -> None:
     from stages.parts import run_parts
 
     environment = start.environment(part="+".join(parts), stop_with_stdin=stop_with_stdin)
-    start.asynchronously(run_parts, environment, list(dict.fromkeys(parts)))
+    return start.asynchronously(run_parts, environment, list(dict.fromkeys(parts)))

@@ -1,12 +1,14 @@
 """`turnout sandbox`: the stand-ins for the outside world, each a server of its own."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from stages.commands import start
 from stages.errors import TurnoutError, UsageError, innermost
+
+LAST_PORT: Final = 65_535
 
 
 @click.group()
@@ -15,7 +17,7 @@ def sandbox() -> None:
 
 
 @sandbox.command()
-@click.option("--port", type=click.IntRange(0, 65_535), default=8091, show_default=True, help="The first org's port; 0: free ones.")
+@click.option("--port", type=click.IntRange(0, LAST_PORT), default=8091, show_default=True, help="The first org's port; 0: free ones.")
 @click.option("--orgs", type=click.IntRange(1, 1_000), default=1, show_default=True, help="How many orgs, on ports from --port on.")
 @click.option(
     "--seed", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSON with the records that are there at the start."
@@ -24,8 +26,11 @@ def sandbox() -> None:
 @start.leash_option
 def salesforce(port: int, orgs: int, seed: Path | None, latency_ms: int, stop_with_stdin: bool) -> int:
     """A stand-in Salesforce org, or several in one process. Prints their addresses; runs until it is stopped."""
+    if port + orgs - 1 > LAST_PORT:
+        where = click.get_current_context()
+        raise click.UsageError(f"{orgs} orgs from port {port} on would need ports over {LAST_PORT}: choose a lower --port", where)
     try:
-        from stages.sandbox.salesforce import SeedError, serve
+        from stages.sandbox.salesforce import PortInUseError, SeedError, serve
     except ModuleNotFoundError as error:
         raise TurnoutError(f"the sandbox org needs {error.name}, which is not installed: pip install 'turnout[embedded]'") from None
 
@@ -36,13 +41,13 @@ def salesforce(port: int, orgs: int, seed: Path | None, latency_ms: int, stop_wi
         cause = innermost(group)
         if isinstance(cause, SeedError):
             raise UsageError(str(cause)) from None
-        if isinstance(cause, OSError):
-            raise TurnoutError(f"can't listen on port {port}: {cause}; choose another with --port (0 picks a free one)") from None
+        if isinstance(cause, PortInUseError):
+            raise TurnoutError(f"{cause}; choose another with --port (0 picks free ones)") from None
         raise
 
 
 @sandbox.command()
-@click.option("--port", type=click.IntRange(0, 65_535), default=8095, show_default=True, help="0: a free one.")
+@click.option("--port", type=click.IntRange(0, LAST_PORT), default=8095, show_default=True, help="0: a free one.")
 @click.option("--organization", default="sandbox", show_default=True, help="The Livestorm workspace's id.")
 @click.option("--token", default="sandbox", show_default=True, help="The API token that it takes.")
 @click.option("--secret", default="sandbox", show_default=True, help="What it signs webhooks with.")
@@ -67,7 +72,7 @@ def livestorm(port: int, stop_with_stdin: bool, **options: Any) -> int:
 
 
 @sandbox.command()
-@click.option("--port", type=click.IntRange(0, 65_535), default=9092, show_default=True, help="0: a free one.")
+@click.option("--port", type=click.IntRange(0, LAST_PORT), default=9092, show_default=True, help="0: a free one.")
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),

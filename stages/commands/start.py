@@ -1,7 +1,6 @@
 """What commands begin with: the environment, the log, the tie to the process that started them, an event loop, a connection."""
 
 import gc
-import signal
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar, TypeVarTuple
 
@@ -9,7 +8,7 @@ import anyio
 import click
 
 from stages import environment as environments
-from stages import leash, logs
+from stages import leash, logs, signals
 from stages.environment import Environment
 
 T = TypeVar("T")
@@ -48,14 +47,20 @@ def asynchronously(function: Callable[[*A], Awaitable[T]], *arguments: *A) -> T:
 
 
 def until_stopped(function: Callable[[*A], Awaitable[Any]], *arguments: *A) -> int:
-    """Runs it in an event loop of its own until SIGTERM or SIGINT cancels it, or it ends; the exit code is 0."""
+    """Runs it in an event loop of its own until SIGTERM or SIGINT cancels it, or it ends. Returns the exit code: 130 after SIGINT, else 0."""
+    code = 0
+
+    async def stop_on_signal(scope: anyio.CancelScope) -> None:
+        nonlocal code
+        code = signals.exit_code(await until_signal())
+        scope.cancel()
 
     async def run() -> int:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
+            tasks.start_soon(stop_on_signal, tasks.cancel_scope)
             await function(*arguments)
             tasks.cancel_scope.cancel()
-        return 0
+        return code
 
     return asynchronously(run)
 
@@ -76,11 +81,12 @@ def interruptibly(function: Callable[[*A], Awaitable[T]], *arguments: *A) -> T:
     return results[0]
 
 
-async def until_signal() -> None:
-    """Returns at the next SIGTERM or SIGINT."""
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            return
+async def until_signal() -> int:
+    """Returns at the next SIGTERM or SIGINT: which of them."""
+    with anyio.open_signal_receiver(*signals.STOPPING) as received:
+        async for number in received:
+            return number
+    raise AssertionError("the stream of signals never ends")
 
 
 async def _cancel_on_signal(scope: anyio.CancelScope) -> None:

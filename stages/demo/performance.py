@@ -228,7 +228,7 @@ async def _furnish(switches: Switches, rules: Sequence[dict[str, Any]]) -> None:
 async def _start_parts(house: House, supervisor: Supervisor, session: aiohttp.ClientSession) -> None:
     stem = installation.instance(None)
     addresses = {**house.metrics, "ingress": house.environment.ingress, "console": house.environment.console}
-    installation.clash(list(addresses.values()))
+    installation.clash(house.environment)
     await supervisor.start(*(installation.part(name, stem, house.metrics[name], house.variables) for name in flow.PARTS))
     await installation.ready(session, addresses)
 

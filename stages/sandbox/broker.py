@@ -19,8 +19,13 @@ from importlib import resources
 from types import TracebackType
 from typing import Final, Self
 
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
 from pipeline.errors import TransportError
 from pipeline.kafka import KafkaSettings, KafkaTransport
+from pipeline.kafka.asking import answered
+from stages import signals
 from stages.sandbox import bereft
 
 HOST: Final = "127.0.0.1"
@@ -135,6 +140,7 @@ class EmbeddedBroker:
                 asking.result()
             except TransportError as error:
                 raise BrokerError(f"the embedded broker did not answer within {READY_SECONDS:g} s: {self._last_words()}") from error
+            await _set_up(transport.cluster.admin)
         finally:
             dying.cancel()
             asking.cancel()
@@ -147,32 +153,44 @@ class EmbeddedBroker:
 
 
 async def serve(port: int = 0, data_dir: str | os.PathLike[str] | None = None) -> int:
-    """Runs the broker until SIGTERM or SIGINT (returns 0), or until it ends by itself (returns 1). Prints one line when ready."""
-    stopped = asyncio.Event()
+    """Runs the broker until SIGTERM (returns 0) or SIGINT (130), or until it ends by itself (1). Prints one line when ready."""
+    stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+
+    def stop(number: int) -> None:
+        if not stopped.done():
+            stopped.set_result(signals.exit_code(number))
+
+    for number in signals.STOPPING:
+        loop.add_signal_handler(number, stop, number)
     try:
         async with EmbeddedBroker(port, data_dir) as broker:
             sys.stdout.write(f"broker ready at {broker.bootstrap}\n")
             sys.stdout.flush()
             return await _first(stopped, broker)
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in signals.STOPPING:
             loop.remove_signal_handler(number)
 
 
-async def _first(stopped: asyncio.Event, broker: EmbeddedBroker) -> int:
-    asked, died = asyncio.create_task(stopped.wait()), asyncio.create_task(broker.wait())
+async def _first(stopped: asyncio.Future[int], broker: EmbeddedBroker) -> int:
+    died = asyncio.create_task(broker.wait())
     try:
-        await asyncio.wait({asked, died}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({stopped, died}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        asked.cancel()
         died.cancel()
-    if stopped.is_set():
-        return 0
+    if stopped.done():
+        return stopped.result()
     sys.stderr.write("the broker ended by itself: start it again, its data directory is kept where one was given\n")
     return 1
+
+
+async def _set_up(admin: AIOKafkaAdminClient) -> None:
+    """As a broker in production should be; it has no configuration file, and forgets this when it ends."""
+    cluster = await answered(admin.describe_cluster, READY_SECONDS, "description of the embedded broker")
+    settings = {"auto.create.topics.enable": "false"}
+    nodes = [ConfigResource(ConfigResourceType.BROKER, str(node["node_id"]), settings) for node in cluster["brokers"]]
+    await answered(lambda: admin.alter_configs(nodes), READY_SECONDS, "settings of the embedded broker", "AlterConfigs")
 
 
 def _program() -> pathlib.Path:

@@ -1,7 +1,7 @@
 """Compares settings with the rows of `orgs` and `workspaces`, writes what differs, and shows rows with their secrets masked. Never shows a secret."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 import msgspec
@@ -13,7 +13,7 @@ from schemas.settings import ORG_SECRETS, WORKSPACE_SECRETS, Org, Workspace
 from stages.errors import TurnoutError
 from stages.rows import ORGS, WORKSPACES
 from stages.secrets import SecretsError
-from stages.settings.file import Mistake, Settings, SettingsError
+from stages.settings.file import Mistake, Reference, Settings, SettingsError
 
 log = structlog.get_logger()
 
@@ -84,7 +84,9 @@ def plan(
     Secrets are compared in plain text, so applying the same file again changes no row, unless one holds a secret under a key that is not
     the first any more: that one is encrypted anew, in rows that the file leaves out too, so that the older key can go.
     """
-    _check_orgs(settings, orgs, prune)
+    mistakes = unknown_orgs(settings.references, orgs, prune=prune)
+    if mistakes:
+        raise SettingsError(settings.path, mistakes)
     changes: list[Change] = []
     records: list[Outgoing] = []
     # Orgs first: whoever reads a workspace's row finds its org.
@@ -101,6 +103,16 @@ def plan(
             changes, records, "workspace", WORKSPACES, Workspace, workspaces, {workspace.id for workspace in settings.workspaces}, cipher
         )
     return Plan(tuple(changes), tuple(records))
+
+
+def unknown_orgs(references: Iterable[Reference], applied: Container[str], *, prune: bool) -> list[Mistake]:
+    """Of what the file leaves open, what is wrong: orgs that were not `applied` before either, or that `prune` would take away."""
+    where = " in this file, and --prune removes all others" if prune else ", neither in this file nor applied before"
+    return [
+        Mistake(reference.line, reference.key, f'no org "{reference.org}"{where}')
+        for reference in references
+        if prune or reference.org not in applied
+    ]
 
 
 async def write(planned: Plan, writer: Writer) -> None:
@@ -152,22 +164,6 @@ _ORG_MASKED: Final = frozenset(ORG_SECRETS)
 _WORKSPACE_MASKED: Final = frozenset(f"livestorm.{name}" for name in WORKSPACE_SECRETS)
 _NOT_TOLD: Final = frozenset(("revision", "connected_at", "organization_id", "refresh_token_applied"))
 """Fields of a row that Turnout keeps by itself: no change of settings."""
-
-
-def _check_orgs(settings: Settings, orgs: Mapping[str, bytes], prune: bool) -> None:
-    known = {org.id for org in settings.orgs} | (set() if prune else set(orgs))
-    mistakes = [
-        Mistake(
-            settings.org_lines.get(workspace.id, 0),
-            f"workspace {workspace.id}",
-            f'there is no org "{workspace.org}", neither in this file'
-            + (" (and --prune removes all others)" if prune else " nor applied before"),
-        )
-        for workspace in settings.workspaces
-        if workspace.org not in known
-    ]
-    if mistakes:
-        raise SettingsError(settings.path, mistakes)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

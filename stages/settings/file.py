@@ -67,12 +67,22 @@ class Mistake:
         return f"line {self.line}: {self.key}: {self.message}" if self.key else f"line {self.line}: {self.message}"
 
 
-class SettingsError(UsageError):
-    """The file can't be used. Nothing was changed."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reference:
+    """A workspace's `org` that the file itself does not hold. Whether it was applied before is for the tables to say."""
 
-    def __init__(self, path: Path, mistakes: Sequence[Mistake]) -> None:
+    line: int
+    key: str
+    org: str
+
+
+class SettingsError(UsageError):
+    """The file can't be used. Nothing was changed. `references`: what may be wrong with it beside its mistakes."""
+
+    def __init__(self, path: Path, mistakes: Sequence[Mistake], references: Sequence[Reference] = ()) -> None:
         self.path = path
         self.mistakes = tuple(sorted(mistakes))
+        self.references = tuple(references)
         if not self.mistakes[0].line:
             super().__init__(f"{path}: {self.mistakes[0]}")
             return
@@ -82,16 +92,12 @@ class SettingsError(UsageError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
-    """A file that is right as far as it goes: secrets in plain text, mapping merged with the defaults.
-
-    Whether each workspace's org exists, if not in the file, is for `changes.plan` to say.
-    """
+    """A file that is right as far as it goes: secrets in plain text, mapping merged with the defaults."""
 
     path: Path
     orgs: tuple[Org, ...]
     workspaces: tuple[Workspace, ...]
-    org_lines: Mapping[str, int]
-    """Workspace id to the line of its `org`."""
+    references: tuple[Reference, ...]
 
     def __repr__(self) -> str:
         return f"Settings({str(self.path)!r}, {len(self.orgs)} orgs, {len(self.workspaces)} workspaces)"
@@ -112,7 +118,7 @@ def load_file(path: Path, environ: Mapping[str, str] | None = None) -> Settings:
     reading = _Reading(path, places.places(text), os.environ if environ is None else environ)
     settings = reading.settings(document)
     if reading.mistakes:
-        raise SettingsError(path, reading.mistakes)
+        raise SettingsError(path, reading.mistakes, settings.references)
     return settings
 
 
@@ -144,11 +150,7 @@ class _Reading:
             self._path,
             tuple(org for org in orgs if org is not None),
             tuple(workspace for workspace in workspaces if workspace is not None),
-            {
-                entry["id"]: self._line(("workspace", at, "org"))
-                for at, entry in self._entries(document, "workspace")
-                if isinstance(entry.get("id"), str)
-            },
+            self._references(document),
         )
 
     # Orgs
@@ -347,6 +349,14 @@ class _Reading:
     def _entries_quietly(self, document: Mapping[str, Any], name: str) -> Iterable[tuple[int, Mapping[str, Any]]]:
         entries = document.get(name, [])
         return [(at, entry) for at, entry in enumerate(entries) if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+    def _references(self, document: Mapping[str, Any]) -> tuple[Reference, ...]:
+        """By what is written, so that an org with mistakes counts as one that is there."""
+        here = {entry.get("id") for _, entry in self._entries_quietly(document, "org")}
+        named = [(("workspace", at, "org"), entry.get("org")) for at, entry in self._entries_quietly(document, "workspace")]
+        return tuple(
+            Reference(self._line(path), places.spelled(path), org) for path, org in named if isinstance(org, str) and org not in here
+        )
 
     def _line(self, path: places.Path) -> int:
         """The line of a key; where it is missing that of the table it should be in."""

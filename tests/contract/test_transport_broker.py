@@ -12,6 +12,8 @@ from importlib import resources
 
 import pytest
 
+from pipeline import topics
+from pipeline.kafka import KafkaSettings
 from stages.sandbox.broker import BrokerError, EmbeddedBroker
 from tests.contract import logs
 
@@ -65,6 +67,11 @@ async def test_what_it_was_told_is_there_after_a_clean_end(tmp_path: pathlib.Pat
         assert await kafka.first.cluster.offsets("received") == {0: (0, 5)}
 
 
+async def test_nothing_about_it_is_warned_of_that_nobody_could_set_there() -> None:
+    async with EmbeddedBroker() as broker:
+        assert await topics.check(KafkaSettings(bootstrap=broker.bootstrap), []) == []
+
+
 async def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -89,12 +96,12 @@ async def test_a_broker_that_dies_at_once_is_quoted(tmp_path: pathlib.Path) -> N
         await EmbeddedBroker(data_dir=blocked / "data").start()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_the_command_ends_cleanly_when_it_is_told_to(number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+async def test_the_command_ends_cleanly_when_it_is_told_to(number: signal.Signals, code: int) -> None:
     async with serving() as (process, address):
         process.send_signal(number)
         async with asyncio.timeout(logs.PATIENCE_SECONDS):
-            assert await process.wait() == 0
+            assert await process.wait() == code
         assert await closed(address)
 
 

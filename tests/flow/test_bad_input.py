@@ -43,6 +43,7 @@ def test_settings_with_mistakes_name_all_of_them_and_change_nothing(house: House
         (2, "id"),
         (3, "login_url"),
         (4, "flow"),
+        (8, 'workspace[1].org: no org "nobody"'),
         (9, "plam"),
         (11, "create"),
         (6, "organization_id"),

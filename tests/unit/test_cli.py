@@ -129,6 +129,33 @@ def test_mistakes_in_the_settings_file_are_told_before_kafka_is_asked(tmp_path: 
     assert "plam" in told.err
 
 
+def test_up_names_the_variable_of_the_address_that_is_taken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listens:
+        for variable in ("TURNOUT_INGRESS", "TURNOUT_CONSOLE"):
+            monkeypatch.setenv("TURNOUT_INGRESS", "127.0.0.1:0")
+            monkeypatch.setenv(variable, f"127.0.0.1:{listens.getsockname()[1]}")
+            assert run("up") == 1
+            assert f"set {variable} to a free host:port" in capsys.readouterr().err
+
+
+def test_orgs_that_would_need_ports_over_the_last_are_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("sandbox", "salesforce", "--port", "65535", "--orgs", "2") == 2
+    assert "choose a lower --port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("prune", [False, True])
+def test_an_org_that_is_nowhere_is_told_beside_the_other_mistakes_where_that_can_be_known(tmp_path: Path, prune: bool) -> None:
+    """With --prune by the file alone; else Kafka would have to say, and where it is not there the rest is told without it."""
+    file = tmp_path / "settings.toml"
+    file.write_text('[[workspace]]\nid = "w"\norg = "nope"\nplam = "enterprise"\n')
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unheard.getsockname()[1]}"
+        ended = process("settings", "apply", str(file), *(["--prune"] if prune else []), TURNOUT_KAFKA_BOOTSTRAP=address)
+    assert (ended.returncode, "workspace[1].plam" in ended.stderr) == (2, True)
+    assert ('line 3: workspace[1].org: no org "nope" in this file' in ended.stderr) == prune
+
+
 def test_without_kafka_one_line_names_the_address_and_the_variable() -> None:
     """Exit code 1, of a part as of a command."""
     with socket.socket() as unheard:
@@ -212,10 +239,13 @@ def test_a_command_that_only_looks_does_not_import_the_steps() -> None:
     assert ended.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, None], ids=["SIGTERM", "end of its standard input"])
-def test_a_stand_in_stops_when_it_is_told_to(end: signal.Signals | None) -> None:
+@pytest.mark.parametrize("stand_in", ["salesforce", "livestorm"])
+@pytest.mark.parametrize(
+    ("end", "code"), [(signal.SIGTERM, 0), (None, 0), (signal.SIGINT, 130)], ids=["SIGTERM", "end of its standard input", "Ctrl-C"]
+)
+def test_a_stand_in_stops_when_it_is_told_to(end: signal.Signals | None, code: int, stand_in: str) -> None:
     server = subprocess.Popen(
-        [sys.executable, "-m", "stages.cli", "sandbox", "salesforce", "--port", "0", "--stop-with-stdin"],
+        [sys.executable, "-m", "stages.cli", "sandbox", stand_in, "--port", "0", "--stop-with-stdin"],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     assert server.stdin is not None
@@ -226,4 +256,4 @@ def test_a_stand_in_stops_when_it_is_told_to(end: signal.Signals | None) -> None
             server.stdin.close()
         else:
             server.send_signal(end)
-        assert server.wait(30) == 0
+        assert server.wait(30) == code

@@ -1,6 +1,8 @@
 """What the parts of a process start, and what they do without."""
 
+import os
 import pathlib
+import signal
 
 import aiohttp
 import anyio
@@ -87,3 +89,13 @@ async def test_the_console_asks_for_the_tokens_of_the_environment(
             stopping
         )
     assert stopping.status == status
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+async def test_the_first_signal_stops_the_parts_and_says_what_the_process_ends_with(number: signal.Signals, code: int) -> None:
+    with parts.Stopping() as stopping, anyio.fail_after(20):
+        os.kill(os.getpid(), number)
+        await stopping.asked()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await anyio.lowlevel.checkpoint()
+    assert stopping.exit_code == code

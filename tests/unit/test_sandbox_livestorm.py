@@ -214,6 +214,14 @@ async def test_a_switch_says_what_is_wrong() -> None:
             ("sessions", {"event_id": "none"}),
             ("people", {"session_id": "none"}),
             ("faults", {"fault": "explode"}),
+            ("faults", ["lose"]),
+            ("faults", {"fault": ["lose"]}),
+            ("faults", {"fault": "delay:-1"}),
+            ("faults", {"fault": "repeat:soon"}),
+            ("faults", {"fault": "lose", "times": 0}),
+            ("faults", {"fault": "lose", "event": "people.danced"}),
+            ("sessions", {"event_id": ["x"]}),
+            ("people", {"session_id": {"x": 1}}),
             ("events", 5),
         ):
             async with stand_in.http.post(f"{stand_in.base}/sandbox/{path}", json=body) as answer:

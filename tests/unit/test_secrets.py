@@ -101,8 +101,9 @@ def test_a_line_that_is_no_key_is_named_but_not_shown(tmp_path: Path) -> None:
 def test_a_file_without_keys_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "keys"
     path.write_bytes(content)
-    with pytest.raises(SecretsError):
+    with pytest.raises(SecretsError) as raised:
         load(path)
+    assert raised.value.exit_code == 2
 
 
 def test_a_place_where_nothing_can_be_made_names_the_variable(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

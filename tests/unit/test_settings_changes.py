@@ -136,11 +136,11 @@ async def test_the_org_may_have_been_applied_before_but_must_be_somewhere(path: 
     alone = TEXT[TEXT.index("[[workspace]]") :]
     with pytest.raises(SettingsError) as raised:
         await tables.apply(parsed(path, alone))
-    assert [(mistake.line, mistake.key) for mistake in raised.value.mistakes] == [(3, "workspace acme-emea")]
+    assert [(mistake.line, mistake.key) for mistake in raised.value.mistakes] == [(3, "workspace[1].org")]
     assert tables.sent == 0
     await tables.apply(parsed(path, TEXT))
     assert kinds(await tables.apply(parsed(path, alone))) == [("workspace", "acme-emea", "unchanged")]
-    with pytest.raises(SettingsError, match="--prune"):
+    with pytest.raises(SettingsError, match='no org "acme-prod" in this file, and --prune removes all others'):
         await tables.apply(parsed(path, alone), prune=True)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.settings import FieldRule
 from stages.settings import defaults
-from stages.settings.file import Settings, SettingsError, load_file
+from stages.settings.file import Reference, Settings, SettingsError, load_file
 from stages.settings.places import places, spelled
 
 ORG = """\
@@ -172,6 +172,20 @@ id = "w"
     assert 'did you mean "Website"' in told["workspace[1].mapping.lead.Websit"]
     assert 'did you mean "workspace"' in told["worksapce"]
     assert "line 9" in told["workspace[2].id"]
+
+
+def test_an_org_that_the_file_does_not_hold_is_left_open_also_beside_mistakes(tmp_path: Path) -> None:
+    """An org with a mistake is there all the same."""
+    text = ORG.replace("client-credentials", "magic") + WORKSPACE + WORKSPACE.replace("acme-emea", "other").replace("acme-prod", "nope")
+    with pytest.raises(SettingsError) as raised:
+        load(tmp_path, text)
+    assert [mistake.key for mistake in raised.value.mistakes] == ["org[1].flow"]
+    assert raised.value.references == (Reference(15, "workspace[2].org", "nope"),)
+
+
+@pytest.mark.parametrize("text", ['workspace = "x"\n', 'org = "x"\n', 'workspace = ["x"]\n', "org = [1]\n"])
+def test_what_is_no_table_is_one_mistake(tmp_path: Path, text: str) -> None:
+    assert only(tmp_path, text)[0] == 1
 
 
 def test_a_syntax_error_has_its_line(tmp_path: Path) -> None:

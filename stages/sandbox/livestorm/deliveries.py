@@ -12,12 +12,14 @@ import aiohttp
 import msgspec
 
 from stages.livestorm import signature
+from stages.livestorm.webhook import HOOKS
 from stages.sandbox.livestorm.world import Told
 
 RETRY_WAITS_SECONDS: Final = (30.0, 60.0, 150.0, 360.0, 720.0)
 """After each failed try; after the last one the subscription is disabled."""
 REMEMBERED: Final = 10_000
 AT_ONCE: Final = 50
+MOST_AMOUNT: Final = 100_000
 _ANSWER_SECONDS: Final = 15.0
 
 State = Literal["pending", "delivered", "failed", "unreachable", "lost"]
@@ -92,14 +94,20 @@ class Deliveries:
     def told(self) -> list[dict[str, Any]]:
         return [delivery.told() for delivery in self._known.values()]
 
-    def add_fault(self, kind: str, event: str | None, times: int | None) -> Fault:
+    def add_fault(self, kind: Any, event: Any, times: Any) -> Fault:
         """Raises ValueError for a fault that there is not."""
-        name, _, amount = kind.partition(":")
+        name, _, amount = kind.partition(":") if isinstance(kind, str) else ("", "", "")
+        if event is not None and event not in HOOKS:
+            raise ValueError(f"event is one of: {', '.join(HOOKS)}")
+        if times is not None and (not isinstance(times, int) or isinstance(times, bool) or times < 1):
+            raise ValueError("times is a whole number from 1 on, or null for ever")
+        if not 0 < float(amount or 1) <= MOST_AMOUNT:
+            raise ValueError(f"what follows the colon is a number over 0 and up to {MOST_AMOUNT}")
         match name:
             case "lose" | "delay" | "repeat" | "reorder":
                 fault = Fault(f"f{next(self._numbers)}", name, float(amount or 1), event, times)
             case _:
-                raise ValueError(f"no such fault: {name}; there are lose, delay:SECONDS, repeat:TIMES, reorder:HOW_MANY")
+                raise ValueError(f"no such fault: {kind}; there are lose, delay:SECONDS, repeat:TIMES, reorder:HOW_MANY")
         self.faults[fault.id] = fault
         return fault
 

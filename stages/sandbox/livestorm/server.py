@@ -95,9 +95,11 @@ class Sandbox:
 
     async def _add_fault(self, request: web.Request) -> web.Response:
         body = await _body(request)
+        if not isinstance(body, dict):
+            raise _refused("expected an object")
         try:
-            fault = self.deliveries.add_fault(str(body["fault"]), body.get("event"), body.get("times"))
-        except (KeyError, TypeError, ValueError) as error:
+            fault = self.deliveries.add_fault(body.get("fault"), body.get("event"), body.get("times"))
+        except ValueError as error:
             raise _refused(f"not a fault: {error}") from None
         return web.json_response({"id": fault.id})
 
@@ -109,8 +111,9 @@ class Sandbox:
         return web.json_response({"faults": faults})
 
     async def _remove_fault(self, request: web.Request) -> web.Response:
-        if not self.deliveries.remove_fault(request.match_info["id"]):
-            raise web.HTTPNotFound
+        id = request.match_info["id"]
+        if not self.deliveries.remove_fault(id):
+            return web.json_response({"error": f"no such fault: {id}"}, status=404)
         return web.json_response({})
 
     async def _deliveries(self, _: web.Request) -> web.Response:

@@ -94,7 +94,7 @@ class World:
         if status == "canceled" and not before.get("canceled_at"):
             told.setdefault("canceled_at", self._now())
         event = told.get("event_id", before.get("event_id"))
-        if event not in self.resources["events"]:
+        if not isinstance(event, str) or event not in self.resources["events"]:
             raise WorldError(f"there is no event {event!r}: POST /sandbox/events first")
         resource = self._changed("sessions", id, _SESSION, told)
         if known is None:
@@ -116,9 +116,10 @@ class World:
         before = known["attributes"] if known is not None else {**_PERSON, "registrant_detail": dict(_DETAIL)}
         detail_before = before["registrant_detail"]
         detail = {**detail_before, **{name: value for name, value in told.items() if name in _DETAIL and name != "fields"}}
-        session = self.resources["sessions"].get(detail["session_id"])
+        named = detail["session_id"]
+        session = self.resources["sessions"].get(named) if isinstance(named, str) else None
         if session is None:
-            raise WorldError(f"there is no session {detail['session_id']!r}: POST /sandbox/sessions first")
+            raise WorldError(f"there is no session {named!r}: POST /sandbox/sessions first")
         detail["event_id"] = session["attributes"]["event_id"]
         answers = {name: value for name, value in told.items() if name not in _DETAIL and name not in _PERSON}
         detail["fields"] = told["fields"] if "fields" in told else _answered(detail_before["fields"], told, answers)

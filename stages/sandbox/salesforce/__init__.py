@@ -10,7 +10,7 @@ record types, sharing, triggers, flows, Opportunities, formula fields, field his
 everything in memory and forgets it at the end. Signatures of JWTs are not checked.
 """
 
-from stages.sandbox.salesforce.orgs import SandboxOrgs, serve
+from stages.sandbox.salesforce.orgs import PortInUseError, SandboxOrgs, serve
 from stages.sandbox.salesforce.seed import SeedError
 
-__all__ = ["SandboxOrgs", "SeedError", "serve"]
+__all__ = ["PortInUseError", "SandboxOrgs", "SeedError", "serve"]

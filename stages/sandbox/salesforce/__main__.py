@@ -2,22 +2,29 @@
 
 import argparse
 import asyncio
-import signal
+import contextlib
 import sys
 from pathlib import Path
 
+from stages import signals
 from stages.sandbox.salesforce import SeedError, serve
 
 
-async def _until_stopped(arguments: argparse.Namespace) -> None:
+async def _until_stopped(arguments: argparse.Namespace) -> int:
+    code = 0
+
+    def stop(number: int) -> None:
+        nonlocal code
+        code = signals.exit_code(number)
+        task.cancel()
+
     task = asyncio.ensure_future(serve(arguments.port, arguments.orgs, arguments.seed, arguments.latency_ms, arguments.host))
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    try:
+    for number in signals.STOPPING:
+        loop.add_signal_handler(number, stop, number)
+    with contextlib.suppress(asyncio.CancelledError):
         await task
-    except asyncio.CancelledError:
-        return
+    return code
 
 
 def main() -> int:
@@ -28,11 +35,10 @@ def main() -> int:
     parser.add_argument("--latency-ms", type=float, default=0, help="what each call takes at least")
     parser.add_argument("--host", default="127.0.0.1")
     try:
-        asyncio.run(_until_stopped(parser.parse_args()))
+        return asyncio.run(_until_stopped(parser.parse_args()))
     except (SeedError, OSError) as error:
         sys.stderr.write(f"sandbox salesforce: {error}\n")
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -174,13 +174,15 @@ def _read(org: "Org", request: Request, object_: Object) -> Operation:
             raise RefusalError("INVALID_FIELD", f"No such column '{name}' on sobject of type {object_.name}")
         fields.append(field)
 
-    def work(_: Refused) -> Answer:
+    def found() -> list[Record | None]:
         table = org.table(object_)
-        found = [table.live.get(ids.canonical(str(each)) or "") for each in wanted]
-        body = [None if record is None else shown(org, object_, record, fields, request.version) for record in found]
+        return [table.live.get(ids.canonical(str(each)) or "") for each in wanted]
+
+    def work(_: Refused) -> Answer:
+        body = [None if record is None else shown(org, object_, record, fields, request.version) for record in found()]
         return Answer(200, body, objects={object_.name: len(body)})
 
-    return Operation("collections", work)
+    return Operation("collections", work, [target(org, object_, {}, record) for record in found()])
 
 
 def _id(record: Mapping[str, Any]) -> str | None:

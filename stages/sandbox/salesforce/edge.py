@@ -1,12 +1,13 @@
 """What answers before the org does: limits of size, connections that break, HTML pages. Knows no record."""
 
 import contextlib
+import http.client
 from collections.abc import Sequence
 
 from aiohttp import web
 
 from stages.sandbox.salesforce import composite, rest
-from stages.sandbox.salesforce.faults import Target
+from stages.sandbox.salesforce.faults import Fault, Target
 from stages.sandbox.salesforce.refusals import RefusalError
 from stages.sandbox.salesforce.request import Request
 
@@ -48,14 +49,14 @@ def befall(call: rest.Call, request: Request) -> None:
     about = _parts(call, request)
     for fault in standing:
         if any(fault in faults.for_request(name, targets, inside=inside) for name, targets, inside in about) and faults.hit(fault):
-            strike(call, fault.kind)
+            strike(call, fault)
 
 
-def strike(call: rest.Call, kind: str) -> None:
+def strike(call: rest.Call, fault: Fault) -> None:
     """Raises EdgeError or SilenceError, or has the connection cut after the work."""
-    if kind == "http-503":
-        raise EdgeError(503, "Service Unavailable")
-    if kind == "timeout":
+    if fault.http_status is not None:
+        raise EdgeError(fault.http_status, http.client.responses.get(fault.http_status, "Error"))
+    if fault.kind == "timeout":
         raise SilenceError
     call.cut = True
 

@@ -2,14 +2,23 @@
 
 import dataclasses
 import random
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from stages.sandbox.salesforce.refusals import RefusalError
 
 RESOURCES = ("token", "query", "sobjects", "collections", "composite", "describe", "limits")
-CONNECTION_FAULTS = frozenset({"http-503", "timeout", "drop-after-commit"})
-"""They befall the whole call, also when what they match is a subrequest."""
+WITHOUT_RECORDS = ("token", "limits")
+LONGEST_SLOW_MS = 24 * 3_600_000
+_KINDS = (
+    'an error code of Salesforce in capitals (of the token resource: an OAuth error like invalid_grant), "http-" and a status from 400 to 599, '
+    f'"timeout", "drop-after-commit", or "slow:" and milliseconds up to {LONGEST_SLOW_MS}'
+)
+_CODE = re.compile(r"[A-Z][A-Z0-9_]*")
+_OAUTH_ERROR = re.compile(r"[a-z][a-z_]*")
+_STATUS = re.compile(r"http-([45][0-9]{2})")
+_SLOW = re.compile(r"slow:([0-9]{1,9}(?:\.[0-9]{1,9})?)")
 
 
 class FaultError(Exception):
@@ -38,11 +47,17 @@ class Fault:
 
     @property
     def slow_ms(self) -> float | None:
-        return float(self.kind.removeprefix("slow:")) if self.kind.startswith("slow:") else None
+        return _slow_ms(self.kind)
+
+    @property
+    def http_status(self) -> int | None:
+        """Of a page that answers in place of the org."""
+        return _http_status(self.kind)
 
     @property
     def of_connection(self) -> bool:
-        return self.kind in CONNECTION_FAULTS
+        """It befalls the whole call, also when what it matches is a subrequest."""
+        return self.kind in ("timeout", "drop-after-commit") or self.http_status is not None
 
     @property
     def is_code(self) -> bool:
@@ -64,8 +79,18 @@ class Target:
     text: str | None = None
 
 
-def read(fault_id: str, spec: Any) -> Fault:
-    """Checks a posted fault. Raises FaultError."""
+def _slow_ms(kind: str) -> float | None:
+    found = _SLOW.fullmatch(kind)
+    return None if found is None else float(found[1])
+
+
+def _http_status(kind: str) -> int | None:
+    found = _STATUS.fullmatch(kind)
+    return None if found is None else int(found[1])
+
+
+def read(fault_id: str, spec: Any, objects: Container[str]) -> Fault:
+    """Checks a posted fault; `objects` are the org's, in lower case. Raises FaultError."""
     if not isinstance(spec, dict):
         raise FaultError("a fault is a JSON object")
     unknown = set(spec) - {"match", "fault", "message", "times", "share"}
@@ -75,21 +100,31 @@ def read(fault_id: str, spec: Any) -> Fault:
     resource, kind, times, share = match.get("resource", "*"), spec.get("fault"), spec.get("times"), spec.get("share", 1)
     if resource not in (*RESOURCES, "*"):
         raise FaultError(f"resource must be one of: {', '.join(RESOURCES)}, *")
-    if not isinstance(kind, str) or not kind:
-        raise FaultError('"fault" is an error code, "http-503", "timeout", "drop-after-commit" or "slow:<ms>"')
-    if kind.startswith("slow:") and not kind.removeprefix("slow:").replace(".", "", 1).isdigit():
-        raise FaultError("slow:<ms> needs a number of milliseconds")
-    if times is not None and (not isinstance(times, int) or isinstance(times, bool) or times < 0):
-        raise FaultError("times is a whole number or null")
+    if not isinstance(kind, str) or not _known(kind, resource):
+        raise FaultError(f"fault must be {_KINDS}")
+    if times is not None and (not isinstance(times, int) or isinstance(times, bool) or not 0 < times < 2**31):
+        raise FaultError("times is a whole number from 1 on, or null for ever")
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
         raise FaultError("share is a number from 0 to 1")
-    for key in ("object", "email"):
-        if match.get(key) is not None and not isinstance(match[key], str):
+    for key, text in (("message", spec.get("message")), ("object", match.get("object")), ("email", match.get("email"))):
+        if text is not None and not isinstance(text, str):
             raise FaultError(f"{key} is a text")
-    email = match.get("email")
-    return Fault(
-        fault_id, dict(spec), resource, match.get("object"), email and email.lower(), kind, spec.get("message"), times, float(share)
-    )
+    object_, email = match.get("object"), match.get("email")
+    if object_ is not None and object_.lower() not in objects:
+        raise FaultError(f"object: no such object: {object_}")
+    if email is not None and not email.strip():
+        raise FaultError("email is empty")
+    if resource in WITHOUT_RECORDS and (object_ is not None or email is not None):
+        raise FaultError(f"object and email: resource {resource} is about no records")
+    return Fault(fault_id, dict(spec), resource, object_, email and email.strip().lower(), kind, spec.get("message"), times, float(share))
+
+
+def _known(kind: str, resource: str) -> bool:
+    if _CODE.fullmatch(kind) or kind in ("timeout", "drop-after-commit") or _http_status(kind) is not None:
+        return True
+    if resource == "token" and _OAUTH_ERROR.fullmatch(kind):
+        return True
+    return (slow_ms := _slow_ms(kind)) is not None and slow_ms <= LONGEST_SLOW_MS
 
 
 class Faults:

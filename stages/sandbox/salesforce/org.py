@@ -13,7 +13,7 @@ from typing import Any
 
 from stages.sandbox.salesforce import ids, rules
 from stages.sandbox.salesforce.calls import CallLog
-from stages.sandbox.salesforce.faults import Faults
+from stages.sandbox.salesforce.faults import Faults, Target
 from stages.sandbox.salesforce.objects import Object
 from stages.sandbox.salesforce.query import Result
 from stages.sandbox.salesforce.rules import Rule
@@ -43,6 +43,8 @@ class Cursor:
     result: Result
     page_size: int
     version: str
+    target: Target
+    """What faults can be about, as of its first page."""
 
 
 class Org:
@@ -130,12 +132,14 @@ class Org:
 
     def user_id(self, user: str) -> str:
         """Id of a user named by username or id; the seed's is the sales person's. A name that nobody has becomes a user."""
+        return self.known_user_id(user) or self.add_user(user, user)
+
+    def known_user_id(self, user: str) -> str | None:
+        """The same, None for a name that nobody has."""
         if user in self._users:
             return self._users[user]
         canonical = ids.canonical(user)
-        if canonical is not None and canonical in self.table(self.schema["user"]).live:
-            return canonical
-        return self.add_user(user, user)
+        return canonical if canonical is not None and canonical in self.table(self.schema["user"]).live else None
 
     def has_user(self, username: Any) -> bool:
         return username in self._users

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,10 +18,14 @@ from stages.sandbox.salesforce.server import OrgServer
 log = structlog.get_logger()
 
 
+class PortInUseError(OSError):
+    """One of the ports can't be listened on; the text says which, and why."""
+
+
 class SandboxOrgs:
     """Orgs while the block runs: `async with SandboxOrgs(2) as orgs: orgs.urls[0]`. Port 0 takes free ports, else `port`, `port + 1`, …
 
-    `seed_data` is one seed for all orgs, or a list of which each org takes its own. Raises SeedError, OSError where a port is taken.
+    `seed_data` is one seed for all orgs, or a list of which each org takes its own. Raises SeedError, PortInUseError.
     """
 
     def __init__(
@@ -46,12 +51,13 @@ class SandboxOrgs:
     async def __aenter__(self) -> Self:
         for org in self.orgs:
             seed.plant(org)
-        try:
-            for number, server in enumerate(self._servers):
-                await server.start(self.host, self.port + number if self.port else 0)
-        except OSError:
-            await self._stop()
-            raise
+        for number, server in enumerate(self._servers):
+            port = self.port + number if self.port else 0
+            try:
+                await server.start(self.host, port)
+            except OSError as error:
+                await self._stop()
+                raise PortInUseError(f"can't listen on port {port}: {os.strerror(error.errno or 0)}") from None
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -72,9 +78,12 @@ def read_seed(path: Path) -> Any:
 
 
 async def serve(port: int, orgs: int = 1, seed_file: Path | None = None, latency_ms: float = 0, host: str = "127.0.0.1") -> None:
-    """Runs until cancelled; prints one line with every base URL once all are ready. Raises SeedError, OSError."""
+    """Runs until cancelled; prints one line with every base URL once all are ready. Raises SeedError, PortInUseError."""
     seed_data = None if seed_file is None else read_seed(seed_file)
-    async with SandboxOrgs(orgs, port=port, seed_data=seed_data, latency_ms=latency_ms, host=host) as running:
-        click.echo(f"sandbox salesforce ready: {' '.join(running.urls)}")
-        log.info("sandbox_salesforce_ready", orgs=orgs, urls=running.urls)
-        await asyncio.Event().wait()
+    try:
+        async with SandboxOrgs(orgs, port=port, seed_data=seed_data, latency_ms=latency_ms, host=host) as running:
+            click.echo(f"sandbox salesforce ready: {' '.join(running.urls)}")
+            log.info("sandbox_salesforce_ready", orgs=orgs, urls=running.urls)
+            await asyncio.Event().wait()
+    except seed.SeedError as error:
+        raise seed.SeedError(f"{seed_file}: {error}") from None

@@ -176,7 +176,9 @@ def _settle_addresses(tx: Transaction, object_: Object, new: dict[str, Any], who
     if not tx.org.has("country-picklists"):
         return
     for prefix in ADDRESSES.get(object_.name.lower(), ()):
-        country, state = object_.fields[f"{prefix}country".lower()], object_.fields[f"{prefix}state".lower()]
+        country, state = object_.fields.get(f"{prefix}country".lower()), object_.fields.get(f"{prefix}state".lower())
+        if country is None or state is None:
+            continue  # a rule has deleted it
         code = _settle(country, new, whole, COUNTRIES, COUNTRY_CODES, "country", "country/territory", "countries")
         if code is None and any(new.get(f"{state.name}{end}") is not None for end in ("", "Code")):
             message = f"A country/territory must be specified before specifying a state value for field: {state.label}"

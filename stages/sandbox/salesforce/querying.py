@@ -20,8 +20,7 @@ def route(org: "Org", request: Request) -> Operation:
     """`query?q=…`, `queryAll?q=…`, `query/LOCATOR`. Raises RefusalError."""
     request.allow("GET", "HEAD")
     if len(request.segments) == 2:
-        locator = request.segments[1]
-        return Operation("query", lambda _: _next_page(org, locator))
+        return _next_page(org, request.segments[1])
     if len(request.segments) > 2:
         raise RefusalError("NOT_FOUND")
     text = request.parameters.get("q")
@@ -34,7 +33,7 @@ def route(org: "Org", request: Request) -> Operation:
         result = query.run(org, parsed, deleted=request.segments[0].lower() == "queryall", version=request.version)
         if not parsed.fields:
             return Answer(200, {"totalSize": result.total, "done": True, "records": []})
-        return _page(org, Cursor(result, _page_size(org, request), request.version), 0)
+        return _page(org, Cursor(result, _page_size(org, request), request.version, target), 0)
 
     return Operation("query", work, [target])
 
@@ -62,12 +61,12 @@ def _page(org: "Org", cursor: Cursor, start: int, locator: str | None = None) ->
     return Answer(200, body, objects={result.object.name: len(records)})
 
 
-def _next_page(org: "Org", text: str) -> Answer:
+def _next_page(org: "Org", text: str) -> Operation:
     locator, _, start = text.partition("-")
     cursor = org.cursors.get(locator)
     if cursor is None or not start.isdigit() or int(start) > cursor.result.total:
         raise RefusalError("INVALID_QUERY_LOCATOR", "invalid query locator")
-    return _page(org, cursor, int(start), locator)
+    return Operation("query", lambda _: _page(org, cursor, int(start), locator), [cursor.target])
 
 
 def http_date(unix_seconds: int) -> str:

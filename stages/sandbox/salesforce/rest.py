@@ -72,8 +72,8 @@ def _cacheable(org: "Org", request: Request, operation: Operation) -> Operation:
     asked = querying.unix_seconds(request.headers.get("if-modified-since", ""))
     headers = {"Last-Modified": querying.http_date(changed)}
     if asked is not None and asked >= changed:
-        return Operation("describe", lambda _: Answer(304, None, headers))
-    return Operation("describe", lambda refused: dataclasses.replace(operation.work(refused), headers=headers))
+        return dataclasses.replace(operation, work=lambda _: Answer(304, None, headers))
+    return dataclasses.replace(operation, work=lambda refused: dataclasses.replace(operation.work(refused), headers=headers))
 
 
 def _limits(org: "Org") -> Answer:

@@ -29,7 +29,7 @@ def route(org: "Org", request: Request) -> Operation:
         if request.method == "POST":
             return _create(org, request, object_)
         about = {"objectDescribe": describe.summary(object_, request.version), "recentItems": []}
-        return Operation("sobjects", lambda _: Answer(200, about))
+        return Operation("sobjects", lambda _: Answer(200, about), [Target(object_.name)])
     if segments[1].lower() == "describe" and len(segments) == 2:
         request.allow("GET", "HEAD")
         return Operation("describe", lambda _: Answer(200, describe.whole(object_, request.version)), [Target(object_.name)])
@@ -159,7 +159,8 @@ def _by_key(org: "Org", request: Request, object_: Object, field_name: str, valu
     found = holders(org, object_, field, value)
     if len(found) > 1:
         urls = [org.url_of(object_, record.id, request.version) for record in found]
-        return Operation("sobjects", lambda _: Answer(300, urls, objects={object_.name: len(urls)}))
+        about = [target(org, object_, {}, record) for record in found]
+        return Operation("sobjects", lambda _: Answer(300, urls, objects={object_.name: len(urls)}), about)
     if request.method != "PATCH":
         if not found:
             raise RefusalError("NOT_FOUND")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from stages.sandbox.salesforce import objects
@@ -68,6 +68,16 @@ _KEYS: Mapping[str, tuple[Mapping[str, type | tuple[type, ...]], Mapping[str, ty
 }
 """kind -> keys that it must have, keys that it may have."""
 
+_BOUNDS: Mapping[tuple[str, str], tuple[int, int]] = {
+    ("custom-field", "length"): (1, 131_072),
+    ("daily-limit", "limit"): (0, 1_000_000_000),
+    ("page-size", "size"): (1, 1_000_000),
+    ("lock-timeout", "ms"): (0, 24 * 3_600_000),
+}
+"""The least and the most that a number can mean."""
+
+_CUSTOM_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}__c")
+
 RIGHTS = frozenset({"field-permission", "object-permission", "no-marketing-user"})
 """Kinds that only say what this API's users may."""
 
@@ -95,7 +105,7 @@ _CUSTOM_TYPES: Mapping[str, tuple[str, int]] = {
 
 def read(rule_id: str, spec: Any, standing: Sequence[Rule]) -> Rule:
     """Checks a posted rule against the org as the `standing` rules make it. Raises RuleError."""
-    if not isinstance(spec, dict) or spec.get("kind") not in _KEYS:
+    if not isinstance(spec, dict) or not isinstance(spec.get("kind"), str) or spec["kind"] not in _KEYS:
         raise RuleError(f"kind must be one of: {', '.join(_KEYS)}")
     kind = spec["kind"]
     needed, allowed = _KEYS[kind]
@@ -120,12 +130,18 @@ def read(rule_id: str, spec: Any, standing: Sequence[Rule]) -> Rule:
 def _check_type(kind: str, key: str, value: Any, wanted: type | tuple[type, ...]) -> None:
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         raise RuleError(f"{key!r} of a {kind} rule has the wrong type")
+    if isinstance(value, list) and not all(isinstance(each, str) for each in value):
+        raise RuleError(f"{key!r} of a {kind} rule is a list of texts")
+    if isinstance(value, int | float) and (kind, key) in _BOUNDS:
+        least, most = _BOUNDS[kind, key]
+        if not least <= value <= most:
+            raise RuleError(f"{key!r} of a {kind} rule is a number from {least} to {most}")
 
 
 def _patterns(when: Mapping[str, Any]) -> dict[str, re.Pattern[str]]:
     try:
         return {field: re.compile(pattern) for field, pattern in when.items()}
-    except (re.error, TypeError) as error:
+    except (re.error, TypeError, OverflowError, RecursionError) as error:
         raise RuleError(f"when: not a regular expression: {error}") from None
 
 
@@ -141,15 +157,37 @@ def _check_against(rule: Rule, standing: Mapping[str, Object]) -> None:
     for field in named:
         if field.lower() not in object_.fields:
             raise RuleError(f"no such field: {object_.name}.{field}")
-    if rule.kind == "required-field" and rule.spec["field"].lower() not in object_.fields and not rule.spec["field"].endswith("__c"):
+    is_custom = _CUSTOM_NAME.fullmatch(rule.spec.get("field", "")) is not None
+    if rule.kind == "required-field" and rule.spec["field"].lower() not in object_.fields and not is_custom:
         raise RuleError(f"no such field: {object_.name}.{rule.spec['field']}")
     if rule.kind == "custom-field":
-        if not rule.spec["field"].endswith("__c"):
-            raise RuleError("the name of a custom field ends with __c")
+        if not is_custom:
+            raise RuleError("the name of a custom field has letters, digits and underscores, and ends with __c")
         if rule.spec.get("type", "text").lower() not in _CUSTOM_TYPES:
             raise RuleError(f"type must be one of: {', '.join(_CUSTOM_TYPES)}")
+    if rule.kind == "delete-field" and _is_own(object_.name, rule.spec["field"]):
+        raise RuleError(f"field: {object_.name}.{rule.spec['field']} is Salesforce's own, which nobody can delete")
+    if rule.kind == "restricted-picklist" and object_.fields[rule.spec["field"].lower()].type not in objects.TEXT_TYPES:
+        raise RuleError(f"field: {object_.name}.{rule.spec['field']} is no text, which a picklist is")
+    if rule.kind == "duplicate" and not rule.spec["fields"]:
+        raise RuleError("fields: a duplicate rule compares at least one")
     if rule.kind == "duplicate" and rule.spec["action"] not in ("block", "alert"):
         raise RuleError('action must be "block" or "alert"')
+
+
+def check_owner(rule: Rule, known: Callable[[str], str | None]) -> None:
+    """Of a rule that names a user: that there is one. Raises RuleError."""
+    if "owner" in rule.spec and known(rule.spec["owner"]) is None:
+        raise RuleError(f"owner: no such user: {rule.spec['owner']}")
+
+
+def _is_own(object_name: str, field_name: str) -> bool:
+    """What the platform fills by itself, or can't do without."""
+    field = objects.fresh()[object_name.lower()].fields.get(field_name.lower())
+    if field is None or field.custom:
+        return False
+    written = field.createable or field.updateable
+    return not written or not field.nillable or (object_name, field.name) == ("CampaignMember", "Status")
 
 
 def schema(rules: Iterable[Rule]) -> dict[str, Object]:

@@ -50,6 +50,11 @@ def plant(org: Org) -> None:
             _plant_row(tx, object_, {field: _resolved(names, value) for field, value in row.items() if field != "@name"})
         except RecordRefusedError as error:
             mistakes.append(f"{object_.name} {row}: {error}")
+    for rule in org.rules.values():
+        try:
+            rules.check_owner(rule, org.known_user_id)  # only now: the user may be the seed's
+        except rules.RuleError as error:
+            mistakes.append(f"rules: {error}")
     if mistakes:
         raise SeedError("\n".join(mistakes))
 
@@ -64,10 +69,17 @@ def _rows(org: Org, mistakes: list[str]) -> Iterator[tuple[Object, Mapping[str, 
             mistakes.append(f"no such object: {name}")
             continue
         for row in rows:
-            if isinstance(row, dict):
-                yield object_, _identified(org, object_, row)
-            else:
+            if not isinstance(row, dict):
                 mistakes.append(f"{name}: a record is a JSON object")
+            elif not _has_good_id(row):
+                mistakes.append(f"{name} {row}: Id is an id, or a name that begins with @")
+            else:
+                yield object_, _identified(org, object_, row)
+
+
+def _has_good_id(row: Mapping[str, Any]) -> bool:
+    given = row.get("Id")
+    return given is None or (isinstance(given, str) and (given.startswith("@") or ids.canonical(given) is not None))
 
 
 def _identified(org: Org, object_: Object, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,7 +89,7 @@ def _identified(org: Org, object_: Object, row: Mapping[str, Any]) -> dict[str, 
     own = org.user_id(str(username)) if known else org.new_id(object_)
     if isinstance(given, str) and given.startswith("@"):
         return {**row, "Id": own, "@name": given}
-    return {**row, "Id": own if given is None else ids.canonical(str(given)) or given}
+    return {**row, "Id": own if given is None else ids.canonical(given)}
 
 
 def _names(org: Org, rows: Sequence[tuple[Object, Mapping[str, Any]]]) -> dict[str, str]:

@@ -159,7 +159,7 @@ class OrgServer:
             if fault.slow_ms is not None:
                 await asyncio.sleep(fault.slow_ms / 1000)
             elif fault.of_connection:
-                edge.strike(call, fault.kind)
+                edge.strike(call, fault)
             else:
                 raise oauth.TokenError(fault.kind, fault.message)
 

@@ -1,7 +1,6 @@
 """The switches under `/sandbox` that no real org has: call log, faults, rules, reset, and what people do in Salesforce's pages."""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import msgspec
@@ -38,10 +37,12 @@ async def handle(org: Org, request: web.Request) -> web.Response:
     path = request.path.removeprefix("/sandbox").strip("/")
     name, _, rest = path.partition("/")
     try:
-        body = json.loads(await request.read() or b"{}")
+        body = msgspec.json.decode(await request.read() or b"{}")
         return _reply(_dispatch(org, request.method, name, rest, body))
-    except json.JSONDecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return web.json_response({"error": f"not JSON: {error}"}, status=400)
+    except web.HTTPRequestEntityTooLarge as error:
+        return web.json_response({"error": error.text}, status=413)
     except (_WrongUseError, seed.SeedError, faults.FaultError, rules.RuleError, RecordRefusedError) as error:
         return web.json_response({"error": str(error)}, status=400)
     except LookupError as error:
@@ -79,10 +80,11 @@ def _dispatch(org: Org, method: str, name: str, rest: str, body: Any) -> Any:
 
 
 def _reset(org: Org, body: Any) -> None:
-    if not isinstance(body, dict):
-        raise _WrongUseError('the body is empty or {"seed": {…}}')
+    _check_keys(body, {"seed"})
     if "seed" in body:
-        org.seed = seed.check_shape(body["seed"])[0]
+        wanted = seed.check_shape(body["seed"])[0]
+        seed.plant(Org(org.number, wanted, 0))  # a seed that can't be taken is refused before anything is emptied
+        org.seed = wanted
     seed.plant(org)
 
 
@@ -90,7 +92,7 @@ def _faults(org: Org, method: str, fault_id: str, body: Any) -> Any:
     standing = org.faults.standing
     match method, fault_id:
         case "POST", "":
-            fault = faults.read(org.name("fault-"), body)
+            fault = faults.read(org.name("fault-"), body, org.plain_schema)
             standing[fault.id] = fault
             return {"id": fault.id}
         case "GET", "":
@@ -98,18 +100,21 @@ def _faults(org: Org, method: str, fault_id: str, body: Any) -> Any:
         case "DELETE", "":
             standing.clear()
             return {}
+        case "GET" | "DELETE", _ if fault_id not in standing:
+            raise LookupError(f"no such fault: {fault_id}")
         case "GET", _:
             return standing[fault_id].as_json()
         case "DELETE", _:
             del standing[fault_id]
             return {}
-    raise LookupError("no such switch")
+    raise LookupError(f"no such switch: {method} /sandbox/faults/{fault_id}")
 
 
 def _rules(org: Org, method: str, rule_id: str, body: Any) -> Any:
     match method, rule_id:
         case "POST", "":
             rule = rules.read(org.name("rule-"), body, list(org.rules.values()))
+            rules.check_owner(rule, org.known_user_id)
             org.rules[rule.id] = rule
             org.rules_changed()
             return {"id": rule.id}
@@ -119,13 +124,15 @@ def _rules(org: Org, method: str, rule_id: str, body: Any) -> Any:
             org.rules.clear()
             org.rules_changed()
             return {}
+        case "GET" | "DELETE", _ if rule_id not in org.rules:
+            raise LookupError(f"no such rule: {rule_id}")
         case "GET", _:
             return org.rules[rule_id].as_json()
         case "DELETE", _:
             del org.rules[rule_id]
             org.rules_changed()
             return {}
-    raise LookupError("no such switch")
+    raise LookupError(f"no such switch: {method} /sandbox/rules/{rule_id}")
 
 
 def _object(org: Org, name: str) -> Object:
@@ -144,9 +151,19 @@ def _records(org: Org, object_: Object) -> list[dict[str, Any]]:
     ]
 
 
+def _check_keys(body: Any, known: Set[str]) -> None:
+    if not isinstance(body, dict) or set(body) - known:
+        raise _WrongUseError(f"the body is a JSON object; its keys are: {', '.join(sorted(known))}")
+
+
+def _text(body: Mapping[str, Any], key: str) -> str:
+    text = body.get(key)
+    if not isinstance(text, str) or not text:
+        raise _WrongUseError(f'"{key}" is needed, and is a text')
+    return text
+
+
 def _by_people(org: Org, name: str, body: Any) -> Any:
-    if not isinstance(body, dict):
-        raise _WrongUseError("the body is a JSON object")
     tx = Transaction(org, SALES_USER, bound=False, allow_save=True, assign=False)
     acts: Mapping[str, Callable[[Transaction, Mapping[str, Any]], Any]] = {"convert": _convert, "merge": _merge, "edit": _edit}
     try:
@@ -157,20 +174,22 @@ def _by_people(org: Org, name: str, body: Any) -> Any:
 
 
 def _convert(tx: Transaction, body: Mapping[str, Any]) -> Any:
-    lead = _live(tx.org, "Lead", body.get("lead"))
-    contact = _live(tx.org, "Contact", body["contact"]) if body.get("contact") is not None else None
+    _check_keys(body, {"lead", "contact"})
+    lead = _live(tx.org, "Lead", _text(body, "lead"))
+    contact = _live(tx.org, "Contact", _text(body, "contact")) if body.get("contact") is not None else None
     contact = people.convert(tx, lead, contact)
     return {"contact": contact.id, "account": contact.values.get("AccountId")}
 
 
 def _merge(tx: Transaction, body: Mapping[str, Any]) -> Any:
-    object_ = _object(tx.org, str(body.get("object")))
+    _check_keys(body, {"object", "winner", "losers"})
+    object_ = _object(tx.org, _text(body, "object"))
     if object_.name not in ("Lead", "Contact", "Account"):
         raise _WrongUseError("only Lead, Contact and Account can be merged")
     losers = body.get("losers")
-    if not isinstance(losers, list) or not losers:
+    if not isinstance(losers, list) or not losers or not all(isinstance(loser, str) for loser in losers):
         raise _WrongUseError('"losers" is a list of ids')
-    winner = _live(tx.org, object_.name, body.get("winner"))
+    winner = _live(tx.org, object_.name, _text(body, "winner"))
     found = [_live(tx.org, object_.name, loser) for loser in losers]
     if winner in found or len(set(found)) < len(found):
         raise _WrongUseError("winner and losers are different records")
@@ -179,17 +198,18 @@ def _merge(tx: Transaction, body: Mapping[str, Any]) -> Any:
 
 
 def _edit(tx: Transaction, body: Mapping[str, Any]) -> Any:
-    object_ = _object(tx.org, str(body.get("object")))
+    _check_keys(body, {"object", "id", "values"})
+    object_ = _object(tx.org, _text(body, "object"))
     values = body.get("values")
     if not isinstance(values, dict):
         raise _WrongUseError('"values" is an object of fields')
-    record = _live(tx.org, object_.name, body.get("id"))
+    record = _live(tx.org, object_.name, _text(body, "id"))
     saving.update(tx, object_, record, values)
     return {"id": record.id}
 
 
-def _live(org: Org, object_name: str, record_id: Any) -> Record:
-    canonical = ids.canonical(record_id) if isinstance(record_id, str) else None
+def _live(org: Org, object_name: str, record_id: str) -> Record:
+    canonical = ids.canonical(record_id)
     record = org.find(object_name, canonical) if canonical is not None else None
     if record is None or record.deleted:
         raise LookupError(f"no such {object_name}: {record_id}")

@@ -55,9 +55,8 @@ class Transaction:
 
         `silent` is for values that the platform keeps up by itself: no stamp.
         """
-        changes: Changes = {
-            field: [record.values.get(field), value] for field, value in new.items() if not _alike(record.values.get(field), value)
-        }
+        both = {field: [_seen(object_, field, value) for value in (record.values.get(field), new[field])] for field in new}
+        changes: Changes = {field: [old, value] for field, (old, value) in both.items() if old != value}
         if silent and not changes:
             return
         self._write(object_, record, new, changes, stamped=not silent)
@@ -120,5 +119,7 @@ class Transaction:
         return {**self._stamps, "CreatedDate": created, "LastModifiedDate": changed, "SystemModstamp": changed}
 
 
-def _alike(old: Any, new: Any) -> bool:
-    return old == new or (old is None and new is False)
+def _seen(object_: Object, field: str, value: Any) -> Any:
+    """As whoever reads the record sees it: an empty checkbox is false."""
+    definition = object_.fields.get(field.lower())
+    return definition.default if value is None and definition is not None else value

@@ -95,10 +95,13 @@ def _number(field: Field, value: Any) -> int | float:
         raise _wrong_type(field, field.type, value)
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise _wrong_type(field, field.type, value) from None
     if not math.isfinite(number) or (field.type == "int" and not number.is_integer()):
         raise _wrong_type(field, field.type, value)
+    if field.type == "int" and abs(number) >= 2**31:
+        message = f"{field.label}: value outside of valid range on numeric field: {value}"
+        raise RefusalError("NUMBER_OUTSIDE_VALID_RANGE", message, [field.name])
     return int(number) if field.type == "int" else number
 
 
@@ -112,7 +115,7 @@ def _date(field: Field, value: Any) -> str:
 def _datetime(field: Field, value: Any) -> str:
     try:
         return datetime_text(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise _wrong_type(field, "datetime", value) from None
 
 

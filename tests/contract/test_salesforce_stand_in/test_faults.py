@@ -87,6 +87,32 @@ async def test_an_email_reaches_updates_by_id_and_members_of_that_person(acme: C
     assert (await acme.query(r"SELECT Id FROM Lead WHERE Email = 'o\'keefe@x.example'")).code == "ENTITY_IS_LOCKED"
 
 
+async def test_an_object_is_found_in_every_kind_of_request_about_it(acme: Caller) -> None:
+    made = await acme.create("Lead", **LEAD, Email="a@b.example")
+    await acme.rule("page-size", size=1)
+    await acme.create("Lead", **LEAD)
+    more = (await acme.query("SELECT Id FROM Lead")).body["nextRecordsUrl"]
+    modified = (await acme.ask("GET", "/sobjects/Lead/describe")).headers["Last-Modified"]
+    await acme.fault("UNKNOWN_EXCEPTION", None, resource="*", object="Lead")
+    about: list[tuple[str, str, Any]] = [
+        ("GET", "/sobjects/Lead", None),
+        ("GET", "/sobjects/Lead/describe", None),
+        ("POST", "/sobjects/Lead", LEAD),
+        ("GET", f"/sobjects/Lead/{made}", None),
+        ("PATCH", f"/sobjects/Lead/{made}", {"Title": "x"}),
+        ("DELETE", f"/sobjects/Lead/{made}", None),
+        ("GET", "/sobjects/Lead/Email/a@b.example", None),
+        ("GET", f"/composite/sobjects/Lead?ids={made}&fields=Id", None),
+        ("GET", "/query?q=SELECT+Id+FROM+lead", None),
+        ("GET", more.removeprefix("/services/data/v62.0"), None),
+    ]
+    assert [(path, (await acme.ask(method, path, body)).status) for method, path, body in about] == [(path, 500) for _, path, _ in about]
+    assert (await acme.ask("GET", "/sobjects/Lead/describe", If_Modified_Since=modified)).status == 500
+    reply = await acme.composite(part("GET", "/sobjects/Lead/describe", "a"), part("GET", "/sobjects/Contact/describe", "b"))
+    assert [each["httpStatusCode"] for each in reply.body["compositeResponse"]] == [500, 200]
+    assert (await acme.ask("GET", "/sobjects/Contact/describe")).status == 200
+
+
 async def test_times_counts_hits_and_a_standing_fault_can_be_looked_at(acme: Caller) -> None:
     fault = await acme.fault("UNABLE_TO_LOCK_ROW", 3, resource="collections", object="Lead")
     results = (await acme.create_all(*(lead() for _ in range(5)))).body
@@ -119,6 +145,13 @@ async def test_a_503_comes_from_the_edge_as_html_and_does_nothing(acme: Caller) 
     assert (reply.status, reply.headers["Content-Type"].partition(";")[0]) == (503, "text/html")
     assert "api-usage=" in reply.headers["Sforce-Limit-Info"]
     assert await acme.records("Lead") == await acme.records("Contact") == []
+
+
+@pytest.mark.parametrize(("status", "title"), [(429, "Too Many Requests"), (500, "Internal Server Error"), (599, "Error")])
+async def test_any_status_can_come_from_the_edge(acme: Caller, status: int, title: str) -> None:
+    await acme.fault(f"http-{status}", resource="limits")
+    reply = await acme.ask("GET", "/limits")
+    assert (reply.status, title in reply.body) == (status, True)
 
 
 async def test_after_drop_the_work_is_done_and_no_answer_came(acme: Caller) -> None:
@@ -166,7 +199,23 @@ async def test_a_slow_composite_is_slow_as_a_whole(acme: Caller) -> None:
         {"match": {"resource": "nothing"}, "fault": "X"},
         {"match": {"resource": "*"}},
         {"match": {"resource": "*"}, "fault": "slow:soon"},
+        {"match": {"resource": "*"}, "fault": "slow:\u00b2"},
+        {"match": {"resource": "*"}, "fault": "slow:99999999999"},
+        {"match": {"resource": "*"}, "fault": "http-200"},
+        {"match": {"resource": "*"}, "fault": "http-50"},
+        {"match": {"resource": "*"}, "fault": "down"},
+        {"match": {"resource": "*"}, "fault": ["X"]},
+        {"match": {"resource": ["a"]}, "fault": "X"},
         {"match": {"resource": "*"}, "fault": "X", "times": -1},
+        {"match": {"resource": "*"}, "fault": "X", "times": 0},
+        {"match": {"resource": "*"}, "fault": "X", "times": 1e30},
+        {"match": {"resource": "*"}, "fault": "X", "message": 5},
+        {"match": {"resource": "*", "object": "Leed"}, "fault": "X"},
+        {"match": {"resource": "*", "object": 5}, "fault": "X"},
+        {"match": {"resource": "*", "email": " "}, "fault": "X"},
+        {"match": {"resource": "limits", "object": "Lead"}, "fault": "X"},
+        {"match": {"resource": "token", "email": "a@b.example"}, "fault": "invalid_grant"},
+        {"match": [], "fault": "X"},
         {"match": {"resource": "*"}, "fault": "X", "share": 2},
         {"match": {"resource": "*", "field": "x"}, "fault": "X"},
     ],

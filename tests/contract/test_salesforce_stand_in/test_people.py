@@ -94,6 +94,14 @@ async def test_a_write_that_changes_nothing_shows_in_the_history_as_an_empty_cha
     assert [entry["changes"] for entry in (await acme.records("Lead"))[0]["history"][1:]] == [{}]
 
 
+async def test_a_checkbox_is_never_null_in_the_history(acme: Caller) -> None:
+    made = await acme.create("Lead", LastName="B", Company="C", DoNotCall=True)
+    await acme.ask("PATCH", f"/sobjects/Lead/{made}", {"DoNotCall": None})
+    await acme.switch("POST", "/convert", {"lead": made})
+    _, change, conversion = (await acme.records("Lead"))[0]["history"]
+    assert (change["changes"], conversion["changes"]["IsConverted"]) == ({"DoNotCall": [True, False]}, [False, True])
+
+
 async def test_a_new_lead_gets_the_assignment_rules_owner_unless_the_header_says_no(acme: Caller) -> None:
     await acme.rule("assignment", owner="sales@example.com")
     for headers in ({}, {"Sforce_Auto_Assign": "TRUE"}, {"Sforce_Auto_Assign": "FALSE"}):

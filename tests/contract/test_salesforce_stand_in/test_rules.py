@@ -192,6 +192,23 @@ async def test_rules_are_listed_and_all_go_at_once(acme: Caller) -> None:
         ({"kind": "custom-field", "object": "Lead", "field": "Region"}, "ends with __c"),
         ({"kind": "custom-field", "object": "Lead", "field": "R__c", "type": "formula"}, "type must be one of"),
         ({"kind": "duplicate", "object": "Lead", "fields": ["Title"], "action": "ask", "name": "N"}, "action must be"),
+        (
+            {"kind": "duplicate", "object": "Lead", "fields": [1], "action": "block", "name": "N"},
+            "'fields' of a duplicate rule is a list of",
+        ),
+        ({"kind": "duplicate", "object": "Lead", "fields": [], "action": "block", "name": "N"}, "fields: "),
+        ({"kind": ["a"]}, "kind must be one of"),
+        ({"kind": "validation", "object": "Lead", "message": "No.", "when": {"Title": "a{99999999999}"}}, "not a regular expression"),
+        ({"kind": "daily-limit", "limit": -5}, "'limit'"),
+        ({"kind": "page-size", "size": 0}, "'size'"),
+        ({"kind": "page-size", "size": -1}, "'size'"),
+        ({"kind": "lock-timeout", "ms": -1}, "'ms'"),
+        ({"kind": "custom-field", "object": "Lead", "field": "R__c", "length": -3}, "'length'"),
+        ({"kind": "custom-field", "object": "Lead", "field": "a b__c"}, "letters, digits and underscores"),
+        ({"kind": "delete-field", "object": "Lead", "field": "Id"}, "Lead.Id is Salesforce's own"),
+        ({"kind": "delete-field", "object": "Contact", "field": "lastname"}, "Salesforce's own"),
+        ({"kind": "restricted-picklist", "object": "Lead", "field": "DoNotCall", "values": ["x"]}, "no text"),
+        ({"kind": "assignment", "owner": "nobody@example.com"}, "no such user: nobody@example.com"),
     ],
 )
 async def test_a_rule_that_makes_no_sense_is_refused_with_the_reason(acme: Caller, spec: dict[str, Any], said: str) -> None:

@@ -56,4 +56,4 @@ async def test_a_seed_with_a_mistake_ends_it_with_the_reason(tmp_path: Path) -> 
     seed.write_text(json.dumps({"Leed": []}))
     async with running("--seed", str(seed)) as process, asyncio.timeout(60):
         _, said = await process.communicate()
-        assert (process.returncode, b"no such object: Leed" in said) == (1, True)
+        assert (process.returncode, f"{seed}: no such object: Leed" in said.decode()) == (1, True)

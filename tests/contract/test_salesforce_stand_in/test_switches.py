@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from stages.sandbox.salesforce import SandboxOrgs, SeedError, calls
+from stages.sandbox.salesforce import PortInUseError, SandboxOrgs, SeedError, calls
 from stages.sandbox.salesforce.orgs import read_seed
 from tests.contract.test_salesforce_stand_in.client import Caller, collected, lead, part, record
 
@@ -21,9 +21,45 @@ async def test_the_root_answers_and_lists_the_switches(acme: Caller) -> None:
 
 
 async def test_a_switch_that_is_not_there_is_a_404(acme: Caller) -> None:
-    for method, path in (("GET", "nothing"), ("POST", "calls"), ("GET", "records/Leed"), ("DELETE", "rules/rule-99")):
+    for method, path in (
+        ("GET", "nothing"),
+        ("POST", "calls"),
+        ("GET", "records/Leed"),
+        ("DELETE", "rules/rule-99"),
+        ("DELETE", "faults/fault-99"),
+        ("PUT", "faults"),
+    ):
         async with acme.http.request(method, f"{acme.org.base_url}/sandbox/{path}") as response:
             assert (response.status, "error" in await response.json()) == (404, True)
+
+
+@pytest.mark.parametrize(
+    ("switch", "body", "said"),
+    [
+        ("rules", b"{", "not JSON"),
+        ("faults", b"\xff", "not JSON"),
+        ("rules", b"[" * 100_000, "not JSON"),
+        ("reset", b"[]", "keys are: seed"),
+        ("reset", b'{"sed": {}}', "keys are: seed"),
+        ("reset", b'{"seed": 5}', "a seed is"),
+        ("reset", b'{"seed": {"Lead": [{"LastName": "x", "Id": ["a"]}]}}', "Id is an id"),
+        ("reset", b'{"seed": {"Lead": [{"LastName": "x", "CreatedDate": "0001-01-01T00:00:00+14:00"}]}}', "datetime"),
+        ("reset", b'{"seed": {"Lead": [{"LastName": "x", "NumberOfEmployees": 1e300}]}}', "NUMBER_OUTSIDE_VALID_RANGE"),
+        ("reset", b'{"seed": {"rules": [{"kind": "assignment", "owner": "nobody"}]}}', "no such user: nobody"),
+        ("convert", b"5", "keys are: contact, lead"),
+        ("convert", b"{}", '"lead" is needed'),
+        ("convert", b'{"lead": ["x"]}', '"lead" is needed'),
+        ("merge", b'{"object": 5}', '"object" is needed'),
+        ("merge", b'{"object": "Lead", "winner": "x", "losers": [5]}', '"losers" is a list of ids'),
+        ("edit", b'{"object": "Lead", "values": {}}', '"id" is needed'),
+        ("edit", b'{"object": "Lead", "id": "x", "values": []}', '"values" is an object'),
+    ],
+)
+async def test_a_body_that_makes_no_sense_is_refused_in_json_and_changes_nothing(acme: Caller, switch: str, body: bytes, said: str) -> None:
+    await acme.create("Lead", **LEAD)
+    async with acme.http.post(f"{acme.org.base_url}/sandbox/{switch}", data=body) as response:
+        assert (response.status, said in (await response.json())["error"]) == (400, True)
+    assert len(await acme.records("Lead")) == 1
 
 
 async def test_each_call_has_its_line_and_a_composite_one_with_its_subrequests(acme: Caller) -> None:
@@ -205,9 +241,11 @@ async def test_orgs_of_one_process_have_ports_records_and_ids_of_their_own(http:
         assert (reply.status, reply.code) == (404, "NOT_FOUND")
 
 
-async def test_a_taken_port_is_an_os_error_and_leaves_nothing_open() -> None:
+async def test_a_taken_port_is_named_and_leaves_nothing_open() -> None:
+    """Whichever of several it is."""
     async with SandboxOrgs(1) as orgs:
         port = int(orgs.urls[0].rpartition(":")[2])
-        with pytest.raises(OSError):
-            async with SandboxOrgs(1, port=port):
-                pass
+        for _ in range(2):
+            with pytest.raises(PortInUseError, match=f"port {port}: "):
+                async with SandboxOrgs(2, port=port - 1):
+                    pass
