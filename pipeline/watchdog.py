@@ -1,4 +1,4 @@
-"""Whether reading still brings what the log has, of each partition: live reading, and the sweep. Pure; asks nobody and ends nothing itself.
+"""Whether reading still brings what the log has, of each partition: live reading, the sweep, tables. Pure; asks nobody and ends nothing itself.
 
 A consumer can stop receiving, from one partition or from all, and say nothing of it, while heartbeats, commits and `/healthz` go on.
 """
@@ -10,8 +10,9 @@ from typing import Final, Literal, NamedTuple
 class Place(NamedTuple):
     """One reader in one partition."""
 
-    reader: Literal["live", "sweep"]
+    reader: Literal["live", "sweep", "table"]
     partition: int
+    table: str = ""
 
 
 class Sight(NamedTuple):
@@ -25,14 +26,21 @@ class Sight(NamedTuple):
     """It does not read now, on purpose: this time does not count."""
 
 
-_READERS: Final = {"live": ("live reading", "messages to read"), "sweep": ("the sweep", "lanes to serve")}
+_READERS: Final = {
+    "live": ("live reading", "messages to read"),
+    "sweep": ("the sweep", "lanes to serve"),
+    "table": ("reading the table", "records to read"),
+}
 
 
 class Watchdog:
-    """One a worker. Times are those of the event loop, in seconds."""
+    """One a worker, and one for the tables. Times are those of the event loop, in seconds."""
 
-    def __init__(self, stuck_seconds: float, now: float) -> None:
+    def __init__(self, stuck_seconds: float, now: float, silent_seconds: float | None = None) -> None:
+        """`silent_seconds`: for how long the log may give no answer; as long as reading may bring nothing where it is not given."""
         self._stuck_seconds = stuck_seconds
+        self._silent_seconds = stuck_seconds if silent_seconds is None else silent_seconds
+        self._silence = ""
         self._answered_at = self._seen_at = now
         self._sights: Mapping[Place, Sight] = {}
         self._quiet: dict[Place, float] = {}
@@ -53,10 +61,11 @@ class Watchdog:
         )
         self._sights, self._quiet = dict(sights), quiet
         self._answered_at = self._seen_at = now
+        self._silence = ""
 
-    def unanswered(self, now: float) -> None:
+    def unanswered(self, now: float, error: str = "") -> None:
         """The log did not answer: nobody could have read, and a start anew would be of no use."""
-        self._seen_at, self._quiet = now, dict.fromkeys(self._quiet, 0.0)
+        self._seen_at, self._quiet, self._silence = now, dict.fromkeys(self._quiet, 0.0), error
 
     def stalled(self) -> dict[Place, str]:
         """Where nothing came for longer than the bound, with a sentence for each; the longest first."""
@@ -67,8 +76,8 @@ class Watchdog:
 
     def trouble(self, now: float) -> str:
         """For /readyz; empty: none."""
-        if now - self._answered_at > self._stuck_seconds:
-            return f"the log has not answered for {now - self._answered_at:.0f} s"
+        if now - self._answered_at > self._silent_seconds:
+            return f"the log has not answered for {now - self._answered_at:.0f} s{self._silence and ': '}{self._silence}"
         return next(iter(self.stalled().values()), "")
 
     def is_stuck(self) -> bool:
@@ -77,4 +86,4 @@ class Watchdog:
 
     def _told(self, place: Place) -> str:
         reader, left = _READERS[place.reader]
-        return f"{reader} has brought nothing from partition {place.partition} for {self._quiet[place]:.0f} s, with {self._sights[place].behind} {left}"
+        return f"{reader}{place.table and ' '}{place.table} has brought nothing from partition {place.partition} for {self._quiet[place]:.0f} s, with {self._sights[place].behind} {left}"

@@ -176,7 +176,7 @@ class Worker:
         idle = now - self._dispatcher.last_progress
         if self._dispatcher.is_working and idle > self.stage.limits.stuck_seconds:
             return Health(False, f"{self.stage.name}: no progress for {idle:.0f} s with work under way")
-        trouble = "" if self._watchdog is None else self._watchdog.trouble(now)
+        trouble = (self._watchdog and self._watchdog.trouble(now)) or self._tables.trouble()
         return Health(not trouble, f"{self.stage.name}: {trouble}" if trouble else "")
 
     def nudge(self, lane: str) -> None:
@@ -469,7 +469,7 @@ class Worker:
                 raise
             except TransportError as error:
                 log.warning("the log can't be asked now", stage=self.stage.name, error=str(error))
-                watchdog.unanswered(loop.time())
+                watchdog.unanswered(loop.time(), str(error))
                 continue
             sights = self._sights({number: end for number, (_, end) in bounds.items()}, sweep)
             watchdog.answered(sights, loop.time())

@@ -7,17 +7,19 @@ from collections import Counter
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.errors import LeaseLost, WriteError
+from pipeline.errors import LeaseLost, Stuck, WriteError
 from pipeline.memory import MemoryTransport
 from pipeline.messages import Message
 from pipeline.metadata import decode
 from pipeline.outcomes import Batch, Block, Emit, Out, Outcome, Retry, Wait
+from pipeline.records import Outgoing
 from pipeline.stage import Closed, Limits, OpenGate
 from schemas.messages import Cause
 from stages import lag
+from stages.errors import innermost
 from tests.engine.place import STAGE, told
 from tests.engine.seam import Seam
-from tests.simulation.room import Room, each, passed_on, simulated
+from tests.simulation.room import Room, Running, each, passed_on, simulated
 
 LIMITS = Limits()
 ABSENT = Cause(code="no_row", message="It is not there.")
@@ -532,6 +534,35 @@ def test_live_reading_pauses_while_the_sweep_makes_up_the_last_of_a_lane_which_i
         for key in range(0, 50, 2):
             numbers = [number for number in room.numbers() if number % 50 == key]
             assert numbers == sorted(numbers), "in order: these are of the lane alone"
+
+    simulated(test)
+
+
+def ended(running: Running) -> BaseException:
+    """The one error that a worker has ended with."""
+    assert running.task.done()
+    return innermost(running.task.exception() or AssertionError("it ended by itself"))
+
+
+@pytest.mark.parametrize("silently", [True, False])
+def test_tables_that_are_not_read_any_more_turn_readiness_bad_and_then_end_the_process(silently: bool) -> None:
+    """Whoever waits for a row would wait for ever: the row is there, and nobody reads it."""
+
+    async def test(room: Room) -> None:
+        running = await room.enter(each(lambda message: Wait("rows", "r", None, ABSENT)), LIMITS)
+        room.send([told(0)])
+        if silently:
+            running.transport.deaf_tables = True
+        else:
+            room.broker.faults.fail("fetch", topic="rows", times=1_000_000)
+        await room.pass_by(1)
+        room.send([Outgoing("rows", b"r", b"{}")])
+        await room.pass_by(150)
+        assert "reading the table " in running.worker.health().reason
+        assert running.tables.trouble() is not None
+        await room.pass_by(120)
+        assert isinstance(ended(running), Stuck)
+        assert "this process ends, to be started again" in str(ended(running))
 
     simulated(test)
 
