@@ -1,4 +1,4 @@
-"""Whether reading still brings what the log has, of each partition: live reading, the sweep, tables. Pure; asks nobody and ends nothing itself.
+"""Whether reading still brings what the log has, of each partition, and whether commits go on. Pure; asks nobody and ends nothing itself.
 
 A consumer can stop receiving, from one partition or from all, and say nothing of it, while heartbeats, commits and `/healthz` go on.
 """
@@ -8,9 +8,9 @@ from typing import Final, Literal, NamedTuple
 
 
 class Place(NamedTuple):
-    """One reader in one partition."""
+    """One reader, or the commits, in one partition."""
 
-    reader: Literal["live", "sweep", "table"]
+    reader: Literal["live", "sweep", "table", "commit"]
     partition: int
     table: str = ""
 
@@ -24,12 +24,15 @@ class Sight(NamedTuple):
     """How much there is to bring; 0: it has no reason to move."""
     rests: bool = False
     """It does not read now, on purpose: this time does not count."""
+    reason: str = ""
+    """Why it does not move, where that is known."""
 
 
-_READERS: Final = {
-    "live": ("live reading", "messages to read"),
-    "sweep": ("the sweep", "lanes to serve"),
-    "table": ("reading the table", "records to read"),
+_TOLD: Final = {
+    "live": "live reading has brought nothing from partition {} for {:.0f} s, with {} messages to read",
+    "sweep": "the sweep has brought nothing from partition {} for {:.0f} s, with {} lanes to serve",
+    "table": "reading the table {table} has brought nothing from partition {} for {:.0f} s, with {} records to read",
+    "commit": "nothing of partition {} was committed for {:.0f} s, with {} changes to commit",
 }
 
 
@@ -77,7 +80,8 @@ class Watchdog:
     def trouble(self, now: float) -> str:
         """For /readyz; empty: none."""
         if now - self._answered_at > self._silent_seconds:
-            return f"the log has not answered for {now - self._answered_at:.0f} s{self._silence and ': '}{self._silence}"
+            told = f"the log has not answered for {now - self._answered_at:.0f} s"
+            return f"{told}: {self._silence}" if self._silence else told
         return next(iter(self.stalled().values()), "")
 
     def is_stuck(self) -> bool:
@@ -85,5 +89,6 @@ class Watchdog:
         return max(self._quiet.values(), default=0.0) > 2 * self._stuck_seconds
 
     def _told(self, place: Place) -> str:
-        reader, left = _READERS[place.reader]
-        return f"{reader}{place.table and ' '}{place.table} has brought nothing from partition {place.partition} for {self._quiet[place]:.0f} s, with {self._sights[place].behind} {left}"
+        sight = self._sights[place]
+        told = _TOLD[place.reader].format(place.partition, self._quiet[place], sight.behind, table=place.table)
+        return f"{told}: {sight.reason}" if sight.reason else told
