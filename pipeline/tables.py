@@ -163,9 +163,9 @@ class Tables:
         sights: dict[Place, Sight] = {}
         for name in self._tables:
             for partition, (start, end) in (await self._transport.cluster.offsets(name)).items():
-                # The place is taken after the answer: else what was read meanwhile would look like a lag.
                 position = self._positions.get((name, partition), start)
-                sights[Place("table", partition, name)] = Sight(position, max(0, end - position))
+                # A place beyond the end is that of a topic that was made anew: it is to be read again.
+                sights[Place("table", partition, name)] = Sight(position, abs(end - position))
         return sights
 
     async def _rewind(self, reader: Reader) -> None:
