@@ -26,6 +26,9 @@ log = structlog.get_logger()
 
 Operation = Literal["send", "commit", "committed", "fetch", "offsets"]
 
+_EARLY_SECONDS = 1e-6
+"""An event loop may wake a hair too early; under a clock that stands still meanwhile, who waits for the rest would be woken for ever."""
+
 
 class Handle(Protocol):
     def cancel(self) -> None: ...
@@ -400,7 +403,7 @@ class MemoryGroupReader:
             self._broker.faults.check("fetch", self._topic)
             batch = self._take(max_records)
             left = ends - self._broker.source.time()
-            if batch or left <= 0:
+            if batch or left <= _EARLY_SECONDS:
                 return batch
             await self._broker.changed(left)
 
@@ -603,7 +606,7 @@ class MemoryReader:
                 self._broker.faults.check("fetch", topic)
             records = self._take(max_records)
             left = ends - self._broker.source.time()
-            if records or left <= 0:
+            if records or left <= _EARLY_SECONDS:
                 return records
             await self._broker.changed(left)
 

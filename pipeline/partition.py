@@ -8,6 +8,7 @@ from pipeline.lanes import LaneKey, wider
 from pipeline.ledger import Ledger
 from pipeline.lines import Entry
 from pipeline.messages import REPLAY, Message
+from pipeline.metadata import Encoded
 from pipeline.records import Record
 from pipeline.stage import Stage
 from schemas.tables import LaneRow, ReplayRow
@@ -36,6 +37,9 @@ class Partition:
         self.stashed: list[Record] = []
         """Read while the sweep hands over, not yet looked at."""
         self.committed_changes = -1
+        """-1: nothing was committed yet."""
+        self.unkept: Encoded | None = None
+        """What was committed last, until the row `group` tells of it."""
         self.told_lanes: dict[str, LaneRow] = {}
         """Rows of the table `lanes` as this owner has written them."""
         self.lost: dict[str, LaneRow] = {}
@@ -44,7 +48,8 @@ class Partition:
         self.waits: dict[LaneKey, int] = {}
         """By lane: since when, Unix ms, its messages waited under owners before."""
         self._waited_until = ledger.main
-        self.has_told = False
+        self.looked_through_ms = 0
+        """When its rows of lanes were last compared with what this owner has told."""
         self.warned: set[LaneKey] = set()
         """Lanes that are warned of, for the retention."""
         self._stage = stage
@@ -59,6 +64,11 @@ class Partition:
     def holds_creates(self, now_ms: int) -> bool:
         """Whether calls of an owner before may still be under way: whoever takes over meanwhile must hold creates, too."""
         return now_ms < self._hold_creates_until_ms
+
+    @property
+    def changes(self) -> int:
+        """Another number whenever a commit would say something else."""
+        return self.ledger.changes + sum(replay.ledger.changes for replay in self.replays.values())
 
     @property
     def marked_until(self) -> int:
@@ -93,6 +103,8 @@ class Replay(Partition):
         super().__init__(beside.number, stage, ledger, held_since_ms=held_since_ms, hold_creates_until_ms=0, replay_until=0)
         self.row = row
         self.beside = beside
+        self.missing = ""
+        """What of its range is no longer in the log, if anything is."""
 
     @property
     def is_held(self) -> bool:
@@ -101,6 +113,13 @@ class Replay(Partition):
     @property
     def is_done(self) -> bool:
         return self.ledger.floor() >= self.end
+
+    def give_up(self, log_end: int) -> None:
+        """The log ends before the range does: it was made anew, and what was to be read again never comes. What is in flight is finished."""
+        self.missing = f"it ended at {self.ledger.floor()}: the log was made anew and ends at {log_end}, before {self.end}"
+        self.ledger.skip_to(self.end)
+        for lag in self.ledger.lagging.values():
+            self.ledger.swept(lag, self.end)
 
     def wants(self, message: Message) -> bool:
         row = self.row

@@ -165,10 +165,8 @@ class Replays:
         try:
             records = await self._reader.fetch(_FETCH_SECONDS, _FETCH_RECORDS)
         except OffsetOutOfRange:
-            # What was there when the replay was asked for is gone: it begins at what is left.
-            start, _ = (await self._transport.cluster.offsets(self._stage.reads))[replay.number]
-            log.warning("a part of a replay is no longer in the log", replay=replay.row.id, lost_from=ledger.main, lost_to=start)
-            ledger.skip_to(min(start, replay.end))
+            await self._missing(replay)
+            await anyio.sleep(_IDLE_SECONDS)
             return
         if not replay.is_held:
             return
@@ -183,15 +181,32 @@ class Replays:
                 ledger.skip_to(record.offset + 1)
         if not records:
             ledger.skip_to(min(self._reader.position(*place), replay.end))
+            if ledger.main < replay.end:
+                await self._missing(replay)
         if self._live_is_busy():
             await anyio.sleep((anyio.current_time() - started) * (1 / self._stage.limits.sweep_share - 1))
 
+    async def _missing(self, replay: Replay) -> None:
+        """Nothing is at the place of a replay: looks whether the log still has it. What is gone is passed over, and told."""
+        ledger = replay.ledger
+        start, end = (await self._transport.cluster.offsets(self._stage.reads))[replay.number]
+        if end < replay.end:
+            replay.give_up(end)
+        elif ledger.main < start:
+            lost_to = min(start, replay.end)
+            replay.missing = f"{ledger.main} to {lost_to - 1} were no longer in the log"
+            ledger.skip_to(lost_to)
+        else:
+            return
+        log.warning("a part of a replay is no longer in the log", stage=self._stage.name, replay=replay.row.id, missing=replay.missing)
+
 
 def _cause(replay: Replay) -> str:
-    """Which replay it is, and what it waits for, if it does."""
+    """Which replay it is, what of it is missing, and what it waits for, if it does."""
     waits = [lag for lag in replay.ledger.lagging.values() if lag.name and not lag.following]
     more = f"; {len(waits)} of its lanes wait, {waits[0].name} for this: {waits[0].cause}" if waits else ""
-    return f"replay: {replay.row.id}{more}"
+    missing = f"; {replay.missing}" if replay.missing else ""
+    return f"replay: {replay.row.id}{missing}{more}"
 
 
 def _name(row: ReplayRow) -> str:

@@ -9,9 +9,10 @@ import anyio
 import msgspec
 import structlog
 
-from pipeline.errors import NotAllowed, OffsetOutOfRange, TransportError
+from pipeline.errors import NotAllowed, OffsetOutOfRange, Stuck, TransportError
 from pipeline.records import Record
 from pipeline.transport import Reader, Transport
+from pipeline.watchdog import Place, Sight, Watchdog
 
 log = structlog.get_logger()
 R = TypeVar("R", bound=msgspec.Struct)
@@ -19,6 +20,9 @@ R = TypeVar("R", bound=msgspec.Struct)
 _FETCH_SECONDS = 0.5
 _FETCH_RECORDS = 5_000
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
+_WATCH_SECONDS = 10.0
+_SILENT_SECONDS = 30.0
+"""For so long the log may leave questions unanswered."""
 
 
 def readable(table: str, key: str, raw: bytes | None, shape: type[R]) -> R | None:
@@ -87,11 +91,13 @@ class Table:
 class Tables:
     """All tables that a process needs, and the one reader that keeps them."""
 
-    def __init__(self, transport: Transport, names: Sequence[str]) -> None:
-        self._transport = transport
+    def __init__(self, transport: Transport, names: Sequence[str], stuck_seconds: float = 120.0) -> None:
+        """`stuck_seconds`: with records to read, and nothing read for so long, there is trouble; after twice that only a start anew helps."""
+        self._transport, self._stuck_seconds = transport, stuck_seconds
         self._tables = {name: Table(name) for name in names}
         self._positions: dict[tuple[str, int], int] = {}
         self._progress = asyncio.Event()
+        self._watchdog: Watchdog | None = None
 
     def __getitem__(self, name: str) -> Table:
         return self._tables[name]
@@ -100,7 +106,7 @@ class Tables:
         return name in self._tables
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Reads for ever; started when every table is as new as its topic was at the start. Raises TopicMissing then."""
+        """Reads for ever; started when every table is as new as its topic was at the start. Raises TopicMissing then, and Stuck."""
         if not self._tables:
             task_status.started()
             await anyio.sleep_forever()
@@ -110,11 +116,16 @@ class Tables:
             await self._rewind(reader)
             async with anyio.create_task_group() as group:
                 group.start_soon(self._read_on, reader)
+                group.start_soon(self._watch)
                 await self.caught_up()
                 task_status.started()
         finally:
             with anyio.CancelScope(shield=True):
                 await reader.stop()
+
+    def trouble(self) -> str | None:
+        """Why rows may be missing, for /readyz; None: none is."""
+        return None if self._watchdog is None else self._watchdog.trouble(asyncio.get_running_loop().time()) or None
 
     async def caught_up(self) -> None:
         """Returns when the tables hold all that their topics held when it was called."""
@@ -129,6 +140,33 @@ class Tables:
             if not missing:
                 return
             await self._progress.wait()
+
+    async def _watch(self) -> None:
+        """Compares what was read with the log, asked by other connections: a reader can fall silent, and everybody would wait for rows that are there."""
+        loop = asyncio.get_running_loop()
+        watchdog = self._watchdog = Watchdog(self._stuck_seconds, loop.time(), _SILENT_SECONDS)
+        while True:
+            await anyio.sleep(min(_WATCH_SECONDS, self._stuck_seconds / 8))
+            try:
+                sights = await self._sights()
+            except NotAllowed:
+                raise
+            except TransportError as error:
+                watchdog.unanswered(loop.time(), str(error))
+                continue
+            watchdog.answered(sights, loop.time())
+            if watchdog.is_stuck():
+                raise Stuck(f"{watchdog.trouble(loop.time())}: this process ends, to be started again")
+
+    async def _sights(self) -> dict[Place, Sight]:
+        """Where reading stands in each partition of each table, and how much is left."""
+        sights: dict[Place, Sight] = {}
+        for name in self._tables:
+            for partition, (start, end) in (await self._transport.cluster.offsets(name)).items():
+                position = self._positions.get((name, partition), start)
+                # A place beyond the end is that of a topic that was made anew: it is to be read again.
+                sights[Place("table", partition, name)] = Sight(position, abs(end - position))
+        return sights
 
     async def _rewind(self, reader: Reader) -> None:
         """Every table from the start of its log."""

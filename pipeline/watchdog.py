@@ -1,4 +1,4 @@
-"""Whether reading still brings what the log has, of each partition: live reading, and the sweep. Pure; asks nobody and ends nothing itself.
+"""Whether reading still brings what the log has, of each partition, and whether commits go on. Pure; asks nobody and ends nothing itself.
 
 A consumer can stop receiving, from one partition or from all, and say nothing of it, while heartbeats, commits and `/healthz` go on.
 """
@@ -8,10 +8,11 @@ from typing import Final, Literal, NamedTuple
 
 
 class Place(NamedTuple):
-    """One reader in one partition."""
+    """One reader, or the commits, in one partition."""
 
-    reader: Literal["live", "sweep"]
+    reader: Literal["live", "sweep", "table", "commit"]
     partition: int
+    table: str = ""
 
 
 class Sight(NamedTuple):
@@ -23,16 +24,26 @@ class Sight(NamedTuple):
     """How much there is to bring; 0: it has no reason to move."""
     rests: bool = False
     """It does not read now, on purpose: this time does not count."""
+    reason: str = ""
+    """Why it does not move, where that is known."""
 
 
-_READERS: Final = {"live": ("live reading", "messages to read"), "sweep": ("the sweep", "lanes to serve")}
+_TOLD: Final = {
+    "live": "live reading has brought nothing from partition {} for {:.0f} s, with {} messages to read",
+    "sweep": "the sweep has brought nothing from partition {} for {:.0f} s, with {} lanes to serve",
+    "table": "reading the table {table} has brought nothing from partition {} for {:.0f} s, with {} records to read",
+    "commit": "nothing of partition {} was committed for {:.0f} s, with {} changes to commit",
+}
 
 
 class Watchdog:
-    """One a worker. Times are those of the event loop, in seconds."""
+    """One a worker, and one for the tables. Times are those of the event loop, in seconds."""
 
-    def __init__(self, stuck_seconds: float, now: float) -> None:
+    def __init__(self, stuck_seconds: float, now: float, silent_seconds: float | None = None) -> None:
+        """`silent_seconds`: for how long the log may give no answer; as long as reading may bring nothing where it is not given."""
         self._stuck_seconds = stuck_seconds
+        self._silent_seconds = stuck_seconds if silent_seconds is None else silent_seconds
+        self._silence = ""
         self._answered_at = self._seen_at = now
         self._sights: Mapping[Place, Sight] = {}
         self._quiet: dict[Place, float] = {}
@@ -53,10 +64,11 @@ class Watchdog:
         )
         self._sights, self._quiet = dict(sights), quiet
         self._answered_at = self._seen_at = now
+        self._silence = ""
 
-    def unanswered(self, now: float) -> None:
+    def unanswered(self, now: float, error: str = "") -> None:
         """The log did not answer: nobody could have read, and a start anew would be of no use."""
-        self._seen_at, self._quiet = now, dict.fromkeys(self._quiet, 0.0)
+        self._seen_at, self._quiet, self._silence = now, dict.fromkeys(self._quiet, 0.0), error
 
     def stalled(self) -> dict[Place, str]:
         """Where nothing came for longer than the bound, with a sentence for each; the longest first."""
@@ -67,8 +79,9 @@ class Watchdog:
 
     def trouble(self, now: float) -> str:
         """For /readyz; empty: none."""
-        if now - self._answered_at > self._stuck_seconds:
-            return f"the log has not answered for {now - self._answered_at:.0f} s"
+        if now - self._answered_at > self._silent_seconds:
+            told = f"the log has not answered for {now - self._answered_at:.0f} s"
+            return f"{told}: {self._silence}" if self._silence else told
         return next(iter(self.stalled().values()), "")
 
     def is_stuck(self) -> bool:
@@ -76,5 +89,6 @@ class Watchdog:
         return max(self._quiet.values(), default=0.0) > 2 * self._stuck_seconds
 
     def _told(self, place: Place) -> str:
-        reader, left = _READERS[place.reader]
-        return f"{reader} has brought nothing from partition {place.partition} for {self._quiet[place]:.0f} s, with {self._sights[place].behind} {left}"
+        sight = self._sights[place]
+        told = _TOLD[place.reader].format(place.partition, self._quiet[place], sight.behind, table=place.table)
+        return f"{told}: {sight.reason}" if sight.reason else told

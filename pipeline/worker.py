@@ -7,7 +7,7 @@ import asyncio
 import dataclasses
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import anyio
 import anyio.abc
@@ -17,12 +17,12 @@ import structlog
 
 from pipeline.delivery import deliver
 from pipeline.dispatch import RESCUE, Dispatcher
-from pipeline.errors import CommitRefused, MetadataError, NotAllowed, OffsetOutOfRange, Stuck, TransportError
+from pipeline.errors import CommitRefused, MetadataError, NotAllowed, OffsetOutOfRange, Stuck, TransportError, WriteError
 from pipeline.lanes import ORG_BYTES, WORKSPACE_BYTES, LaneKey, key_of_name, wider
 from pipeline.ledger import Lag, Ledger
 from pipeline.lines import Entry, State
-from pipeline.metadata import Progress, decode
-from pipeline.partition import Partition
+from pipeline.metadata import Encoded, Progress, decode, encode
+from pipeline.partition import Partition, Replay
 from pipeline.records import Commit, Outgoing, Record
 from pipeline.replays import Replays
 from pipeline.stage import Observer, Stage
@@ -47,6 +47,9 @@ _FETCH_SECONDS = 0.2
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
 _LANE_ROWS_SECONDS = 2.0
 _GROUP_ROWS_SECONDS = 10.0
+_OTHERS_ROWS_SECONDS = 60.0
+_WRITE_ROWS_SECONDS = 5.0
+"""Rows that are not acknowledged by then are written another time: whatever waits for them has something else to do."""
 _RESTING_TOLD_SECONDS = 3.0
 _WATCH_SECONDS = 5.0
 _LOST_LOOKED_FOR_SECONDS = 3_600.0
@@ -113,6 +116,9 @@ class Worker:
         self._reading_rests = False
         """Live reading waits on purpose, or others had the turn."""
         self._commit_lock = anyio.Lock()
+        self._commit_error = ""
+        """Why the last commit was not taken; empty: it was."""
+        self._lanes_told_at = 0.0
 
     # -- life ---------------------------------------------------------------------------------------
 
@@ -138,6 +144,7 @@ class Worker:
                 tasks.start_soon(self._read_live)
                 tasks.start_soon(self._replays.run)
                 tasks.start_soon(self._commit_on)
+                tasks.start_soon(self._tell_on)
                 tasks.start_soon(self._watch, sweep)
                 task_status.started()
                 await self._stop.wait()
@@ -176,7 +183,7 @@ class Worker:
         idle = now - self._dispatcher.last_progress
         if self._dispatcher.is_working and idle > self.stage.limits.stuck_seconds:
             return Health(False, f"{self.stage.name}: no progress for {idle:.0f} s with work under way")
-        trouble = "" if self._watchdog is None else self._watchdog.trouble(now)
+        trouble = (self._watchdog and self._watchdog.trouble(now)) or self._tables.trouble()
         return Health(not trouble, f"{self.stage.name}: {trouble}" if trouble else "")
 
     def nudge(self, lane: str) -> None:
@@ -233,7 +240,9 @@ class Worker:
             partition.closing = True
         try:
             with anyio.move_on_after(10):
-                await self._commit(leaving, drained=drained)
+                await self._tell_first(leaving)
+                await self._commit(leaving, drained=drained, leaving=True)
+                await self._told(self._tell_group, leaving, drained)
         except TransportError as error:
             log.warning("the last commit was not taken: some messages will be repeated", stage=self.stage.name, error=str(error))
 
@@ -258,28 +267,37 @@ class Worker:
             except TransportError as error:
                 log.warning("partitions can't be taken over yet", stage=self.stage.name, error=str(error))
                 await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
-        loaded = {number: self._load(number, commits[number], bounds[number]) for number in numbers if number in self._loading}
-        await self._claim([partition for partition in loaded.values() if partition is not None], assignment)
-        for number, partition in loaded.items():
-            if assignment == self._assignment and number in self._loading:
-                self._loading.remove(number)
-                self._begin(number, partition)
-        self._dispatcher.changed.set()
+        if assignment != self._assignment:
+            # What is not begun yet is taken anew.
+            return
+        loaded = [self._load(number, commits[number], bounds[number]) for number in numbers if number in self._loading]
+        taken = [partition for partition in loaded if partition is not None]
+        self._loading = [partition.number for partition in taken]
+        await self._claim(taken, assignment)
 
     async def _claim(self, taken: Sequence[Partition], assignment: int) -> None:
-        """Commits, before anything is worked on, that calls may be in flight from now on.
+        """Commits, before anything of a partition is worked on, that calls may be in flight from now on; then it is.
 
         Else who takes over from a worker that died before its first commit would find its predecessor's word that nothing is.
         """
         self._taken = {partition.number: partition for partition in taken}
-        while assignment == self._assignment:
+        while taken and assignment == self._assignment:
             try:
-                await self._commit([partition for partition in taken if not partition.closing], drained=False)
-                return
+                await self._tell_first(taken)
+                await self._commit(taken, drained=False)
+                await self._told(self._tell_group, taken, False)
             except NotAllowed:
                 raise
             except TransportError as error:
                 log.warning("partitions can't be taken over yet", stage=self.stage.name, error=str(error))
+            if assignment != self._assignment:
+                return
+            taken = [partition for partition in taken if partition.number in self._loading]
+            for partition in [partition for partition in taken if partition.committed_changes >= 0]:
+                self._loading.remove(partition.number)
+                self._begin(partition.number, partition)
+            self._dispatcher.changed.set()
+            if taken := [partition for partition in taken if partition.number in self._loading]:
                 await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
 
     def _partition(self, number: int) -> Partition | None:
@@ -470,18 +488,17 @@ class Worker:
                 raise
             except TransportError as error:
                 log.warning("the log can't be asked now", stage=self.stage.name, error=str(error))
-                watchdog.unanswered(loop.time())
+                watchdog.unanswered(loop.time(), str(error))
                 continue
             sights = self._sights({number: end for number, (_, end) in bounds.items()}, sweep)
             watchdog.answered(sights, loop.time())
             self._observer.unread(self.stage.name, sum(sight.behind for place, sight in sights.items() if place.reader == "live"))
-            with anyio.move_on_after(seconds / 4):
-                await self._tell_stalled(watchdog)
+            await self._told(self._tell_stalled, watchdog)
             if watchdog.is_stuck():
                 raise Stuck(f"{self.stage.name}: {watchdog.trouble(loop.time())}: this process ends, to be started again")
 
     def _sights(self, ends: Mapping[int, int], sweep: Sweep) -> dict[Place, Sight]:
-        """Where live reading and the sweep stand in each partition that is worked on, and what they have to do there."""
+        """Where live reading, the sweep and the commits stand in each partition that is worked on, and what they have to do there."""
         sights: dict[Place, Sight] = {}
         for number, partition in self._partitions.items():
             if partition.closing or number not in ends:
@@ -491,6 +508,9 @@ class Worker:
             sights[Place("live", number)] = Sight(main, max(0, ends[number] - main), rests)
             lagging = sum(not lag.following for ledger in _ledgers([partition]) for lag in ledger.lagging.values())
             sights[Place("sweep", number)] = Sight(sweep.moves[number], lagging, sweep.serves != number)
+            uncommitted = abs(partition.changes - partition.committed_changes)
+            reason = f"rows of the table {LANES} must be written first" if self._owes_rows(partition) else self._commit_error
+            sights[Place("commit", number)] = Sight(partition.committed_changes, uncommitted, reason=reason)
         return sights
 
     async def _tell_stalled(self, watchdog: Watchdog) -> None:
@@ -508,12 +528,7 @@ class Worker:
                 rows[key] = _encoder.encode(row)
         moved = (self._row(place.partition, place.reader) for place in watchdog.moved)
         rows.update({key: None for key in moved if table.get(key) is not None})
-        try:
-            await self._write_rows(rows)
-        except NotAllowed:
-            raise
-        except TransportError as error:
-            log.warning("where reading has stalled can't be told now", stage=self.stage.name, error=str(error))
+        await self._write_rows(rows)
 
     async def _until_room(self) -> None:
         """Memory is full: nothing is read. A member that does not poll for long is thrown out, so now and then it polls, paused."""
@@ -571,16 +586,24 @@ class Worker:
                     number, Partition(number, self.stage, ledger, held_since_ms=now_ms, hold_creates_until_ms=0, replay_until=end)
                 )  # fmt: skip
         else:
-            self._group.seek(number, partition.ledger.main)
+            await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
+            if self._partitions.get(number) is partition:
+                self._group.seek(number, partition.ledger.main)
 
     async def _lost(self, partition: Swept, lags: Sequence[Lag]) -> None:
-        """The log starts beyond the cursors of these lanes: a range was lost, and is told."""
-        start, _ = (await self._transport.cluster.offsets(self.stage.reads))[partition.number]
+        """The log starts beyond the cursors of these lanes: a range was lost, and is told. Or it was made anew, which ends a replay."""
+        start, end = (await self._transport.cluster.offsets(self.stage.reads))[partition.number]
         live = self._partition(partition.number)
-        for lag in lags:
-            if lag.read < start and live is not None:
-                self._tell_lost(live, lag.name or REST, lag.read, start, lag.oldest_ms)
-                partition.ledger.swept(lag, start)
+        if isinstance(partition, Replay) and end < partition.end:
+            partition.give_up(end)
+        lost = [lag for lag in lags if lag.read < start]
+        if live is None or not lost:
+            # Live reading finds it, too, and knows what to do: until then the sweep would come here again and again.
+            await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
+            return
+        for lag in lost:
+            self._tell_lost(live, lag.name or REST, lag.read, start, lag.oldest_ms)
+            partition.ledger.swept(lag, start)
 
     def _tell_lost(self, partition: Partition, lane: str, lost_from: int, lost_to: int, oldest_ms: int = 0) -> None:
         """One loud line, a count, and a row of the table `lanes` that stands for as long as the log keeps a message."""
@@ -600,23 +623,20 @@ class Worker:
     # -- committing ---------------------------------------------------------------------------------
 
     async def _commit_on(self) -> None:
-        told_at = 0.0
-        loop = asyncio.get_running_loop()
         while True:
             await anyio.sleep(self.stage.limits.commit_seconds)
             self._set_aside()
             try:
-                await self._commit([partition for partition in self._partitions.values() if not partition.closing], drained=False)
-                if loop.time() - told_at >= _LANE_ROWS_SECONDS:
-                    told_at = loop.time()
-                    await self._tell_lanes()
-            except CommitRefused as error:
-                log.warning("a commit was refused: the group goes on without this worker for now", stage=self.stage.name, error=str(error))
+                await self._commit(list(self._partitions.values()), drained=False)
+                self._commit_error = ""
             except NotAllowed:
                 raise
+            except CommitRefused as error:
+                self._commit_error = str(error)
+                log.warning("a commit was refused: the group goes on without this worker for now", stage=self.stage.name, error=str(error))
             except TransportError as error:
+                self._commit_error = str(error)
                 log.warning("a commit was not taken; it is tried again", stage=self.stage.name, error=str(error))
-            await self._replays.tell()
             self._guard_retention()
             self._tell_lag()
 
@@ -679,67 +699,114 @@ class Worker:
             stage=self.stage.name, partition=partition.number, lane=lane, cause=cause, mend=mend,
         )  # fmt: skip
 
-    async def _commit(self, partitions: Sequence[Partition], *, drained: bool) -> None:
-        """The one place that commits: the value is a pure function of outcomes, and only changes are committed."""
+    async def _commit(self, partitions: Sequence[Partition], *, drained: bool, leaving: bool = False) -> None:
+        """The one place that commits: the value is a pure function of outcomes, and only changes are committed.
+
+        Waits for no row: a partition of which rows must be there first is left out until they are.
+        """
         async with self._commit_lock:
-            commits: dict[int, Commit] = {}
-            repeats: dict[int, int] = {}
+            commits: dict[int, Encoded] = {}
             changes: dict[int, int] = {}
             now_ms = int(self._clock() * 1000)
             for partition in partitions:
+                if (partition.closing and not leaving) or self._owes_rows(partition):
+                    continue
                 ledger = partition.ledger
                 ledger.tidy()
                 for replay in partition.replays.values():
                     replay.ledger.tidy()
-                change = ledger.changes + sum(replay.ledger.changes for replay in partition.replays.values())
+                change = partition.changes
                 if change == partition.committed_changes and not drained:
                     continue
-                encoded = ledger.commit(drained=drained and not partition.holds_creates(now_ms), replays=self._replays.committed(partition))
-                commits[partition.number] = Commit(encoded.offset, encoded.text)
-                repeats[partition.number] = encoded.repeats
+                vouched = drained and not partition.holds_creates(now_ms)
+                commits[partition.number] = ledger.commit(drained=vouched, replays=self._replays.committed(partition))
                 changes[partition.number] = change
             if not commits:
                 return
-            for partition in partitions:
-                lost, partition.lost = partition.lost, {}
-                await self._write_rows({key: _encoder.encode(row) for key, row in lost.items()})
-            # Before the first commit hides that there was none.
-            unkept = {number: commits[number] for number in commits if self._is_mark_unkept(number)}
-            await self._tell_group(unkept, repeats, last=True)
-            await self._group.commit(commits)
+            await self._group.commit({number: Commit(encoded.offset, encoded.text) for number, encoded in commits.items()})
             for partition in partitions:
                 if partition.number in changes:
-                    partition.committed_changes = changes[partition.number]
+                    partition.committed_changes, partition.unkept = changes[partition.number], commits[partition.number]
             self._observer.committed(self.stage.name, len(commits))
-            await self._tell_group(commits, repeats, last=drained)
 
-    def _is_mark_unkept(self, number: int) -> bool:
-        partition = self._partition(number)
-        return partition is not None and partition.marked_until > self._marked_until(number)
+    def _owes_rows(self, partition: Partition) -> bool:
+        """Whether rows must be there before the next commit: it would hide that a range was lost, or that the group had no offsets."""
+        return bool(partition.lost) or self._is_mark_unkept(partition)
 
-    async def _tell_group(self, commits: Mapping[int, Commit], repeats: Mapping[int, int], *, last: bool) -> None:
+    def _is_mark_unkept(self, partition: Partition) -> bool:
+        return partition.marked_until > self._marked_until(partition.number)
+
+    # -- rows -----------------------------------------------------------------------------------------
+
+    async def _tell_on(self) -> None:
+        """Rows of the table `lanes`, beside the commits: where they can't be written, commits go on."""
+        while True:
+            await anyio.sleep(self.stage.limits.commit_seconds)
+            held = [partition for partition in self._partitions.values() if not partition.closing]
+            await self._tell_first(held)
+            await self._told(self._tell_group, held, False)
+            await self._told(self._tell_lanes)
+            await self._told(self._replays.tell)
+
+    async def _told(self, tell: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Rows that can't be written now are made and written another time."""
+        try:
+            await tell(*args)
+        except NotAllowed:
+            raise
+        except TransportError as error:
+            log.warning("rows can't be written now", stage=self.stage.name, table=LANES, error=str(error))
+
+    async def _tell_first(self, partitions: Iterable[Partition]) -> None:
+        """What these partitions owe, each for itself."""
+        await asyncio.gather(*(self._told(self._tell_owed, partition) for partition in partitions if self._owes_rows(partition)))
+
+    async def _tell_owed(self, partition: Partition) -> None:
+        lost = dict(partition.lost)
+        rows: dict[str, bytes | None] = {key: _encoder.encode(row) for key, row in lost.items()}
+        if self._is_mark_unkept(partition):
+            # Nothing was committed yet: whoever goes back to this row begins where nothing is finished.
+            rows |= self._group_rows(partition, encode(partition.ledger.floor(), Progress({}, drained=False)))
+        await self._write_rows(rows)
+        partition.lost = {key: row for key, row in partition.lost.items() if lost.get(key) is not row}
+
+    async def _tell_group(self, partitions: Iterable[Partition], last: bool) -> None:
         """Keeps what was committed where a reset of the group's offsets can't reach it; now and then, and at the end."""
         now_ms = int(self._clock() * 1000)
         rows: dict[str, bytes | None] = {}
-        for number, commit in commits.items():
-            told_ms, told_repeats = self._group_told.get(number, (0, 0))
-            if last or now_ms - told_ms >= _GROUP_ROWS_SECONDS * 1000 or (told_repeats and not repeats[number]):
-                self._group_told[number] = now_ms, repeats[number]
-                partition = self._partition(number)
-                row = GroupRow(
-                    at=now_ms, offset=commit.offset, metadata=commit.metadata, repeats=repeats[number],
-                    marked_until=0 if partition is None else partition.marked_until,
-                )  # fmt: skip
-                rows[self._row(number, "group")] = _encoder.encode(row)
-                if self._tables[LANES].get(self._row(number, "recovery")) is not None:
-                    rows[self._row(number, "recovery")] = None
+        kept: dict[Partition, Encoded] = {}
+        for partition in partitions:
+            told_ms, told_repeats = self._group_told.get(partition.number, (0, 0))
+            commit = partition.unkept
+            if commit is None:
+                continue
+            if last or now_ms - told_ms >= _GROUP_ROWS_SECONDS * 1000 or (told_repeats and not commit.repeats):
+                kept[partition] = commit
+                rows |= self._group_rows(partition, commit)
         await self._write_rows(rows)
+        for partition, commit in kept.items():
+            self._group_told[partition.number] = now_ms, commit.repeats
+            if partition.unkept is commit:
+                partition.unkept = None
+
+    def _group_rows(self, partition: Partition, commit: Encoded) -> dict[str, bytes | None]:
+        row = GroupRow(
+            at=int(self._clock() * 1000), offset=commit.offset, metadata=commit.text, repeats=commit.repeats, marked_until=partition.marked_until
+        )  # fmt: skip
+        rows: dict[str, bytes | None] = {self._row(partition.number, "group"): _encoder.encode(row)}
+        recovery = self._row(partition.number, "recovery")
+        return rows if self._tables[LANES].get(recovery) is None else rows | {recovery: None}
 
     async def _write_rows(self, rows: Mapping[str, bytes | None]) -> None:
+        """Raises WriteError where they are not acknowledged in time; some may have landed."""
         if not rows:
             return
         records = [Outgoing(LANES, key.encode(), value) for key, value in rows.items()]
-        written = await deliver(self._writer, records, too_large=lambda index: (), random=self._random, replaced=lambda: None)
+        try:
+            with anyio.fail_after(_WRITE_ROWS_SECONDS):
+                written = await deliver(self._writer, records, too_large=lambda index: (), random=self._random, replaced=lambda: None)
+        except TimeoutError:
+            raise WriteError(f"{len(records)} rows were not acknowledged within {_WRITE_ROWS_SECONDS:g} s") from None
         for record, ack in written:
             self._tables[LANES].written((record.key or b"").decode(), record.value, ack.offset)
 
@@ -747,7 +814,13 @@ class Worker:
 
     async def _tell_lanes(self) -> None:
         """The table `lanes`: what a commit has no room for."""
+        now, now_ms = asyncio.get_running_loop().time(), int(self._clock() * 1000)
+        if now - self._lanes_told_at < _LANE_ROWS_SECONDS:
+            return
+        self._lanes_told_at = now
         rows: dict[str, bytes | None] = {}
+        told_by: dict[Partition, dict[str, LaneRow]] = {}
+        looked_through: list[Partition] = []
         for partition in list(self._partitions.values()):
             lagging = [self._lane_row(lag, waiting, oldest_ms) for lag, waiting, oldest_ms in self._waiting(partition) if lag.name]
             lanes = _bounded([*lagging, *self._rows_of_resting(partition)], self.stage.limits.lanes_told)
@@ -756,16 +829,22 @@ class Worker:
             for key, row in told.items():
                 if partition.told_lanes.get(key) != row:
                     rows[key] = _encoder.encode(row)
-            prefix = f"{self.stage.name}|{partition.number}|org:"
             known = set(partition.told_lanes)
-            if not partition.has_told:
-                # What an owner before has told.
-                partition.has_told = True
-                known = {key for key, _ in self._tables[LANES].items() if key.startswith(prefix)}
+            if now_ms - partition.looked_through_ms >= _OTHERS_ROWS_SECONDS * 1000:
+                looked_through.append(partition)
+                # What an owner before has told: also what it still had on its way when this one took over.
+                prefix = f"{self.stage.name}|{partition.number}|org:"
+                standing = {key: value for key, value in self._tables[LANES].items() if key.startswith(prefix)}
+                known |= standing.keys()
+                rows.update({key: value for key, row in told.items() if (value := _encoder.encode(row)) != standing.get(key)})
             known |= self._lost_long_ago(partition)
             rows.update(dict.fromkeys(known - told.keys()))
-            partition.told_lanes = told
+            told_by[partition] = told
         await self._write_rows(rows)
+        for partition, told in told_by.items():
+            partition.told_lanes = told
+        for partition in looked_through:
+            partition.looked_through_ms = now_ms
 
     def _lost_long_ago(self, partition: Partition) -> set[str]:
         """Rows of lost ranges that have stood for as long as the log keeps a message; looked for once an hour."""

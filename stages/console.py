@@ -1,16 +1,19 @@
 """The console's pages: for now the lag, as a page and as JSON, for whoever shows a token where there are tokens. Changes nothing."""
 
+import asyncio
 import base64
 import hmac
 import html
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
+import anyio
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from pipeline.errors import TransportError
+from pipeline.errors import NotAllowed, TransportError
 from pipeline.transport import Transport
+from pipeline.watchdog import Watchdog
 from stages import lag
 from stages.environment import Token
 from stages.errors import innermost
@@ -21,6 +24,8 @@ th,td{{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #8884}}td.n,t
 <body><h1>Lag</h1><p>{summary}</p>
 <table><thead><tr><th>Stage</th><th class="n">Unfinished</th><th class="n">Oldest, seconds</th></tr></thead><tbody>{stages}</tbody></table>
 <h2>Lanes that wait</h2>{lanes}</body></html>"""
+_LOOK_SECONDS: Final = 10.0
+_SILENT_SECONDS: Final = 30.0
 _SILENCE = "Kafka doesn't answer: {}"
 _CHALLENGES: Final = ('Basic realm="Turnout"', 'Bearer realm="Turnout"')
 _WHO = "Send one of the console's tokens, as `Authorization: Bearer TOKEN`, or as the password of any user."
@@ -85,6 +90,32 @@ def _known(shown: str, tokens: Sequence[Token]) -> bool:
     """Takes the same time whichever it is, and however much of it is right."""
     given = shown.encode(errors="surrogateescape")
     return sum(hmac.compare_digest(given, token.secret.reveal().encode()) for token in tokens) > 0
+
+
+class Look:
+    """Asks the log now and then whether it answers, for /readyz: the console reads nothing while nobody looks at it."""
+
+    def __init__(self, transport: Transport, topic: str) -> None:
+        self._transport, self._topic = transport, topic
+        self._watchdog: Watchdog | None = None
+
+    async def run(self) -> None:
+        """For ever. Raises NotAllowed."""
+        loop = asyncio.get_running_loop()
+        watchdog = self._watchdog = Watchdog(_SILENT_SECONDS, loop.time())
+        while True:
+            try:
+                await self._transport.cluster.offsets(self._topic)
+                watchdog.answered({}, loop.time())
+            except NotAllowed:
+                raise
+            except TransportError as error:
+                watchdog.unanswered(loop.time(), str(error))
+            await anyio.sleep(_LOOK_SECONDS)
+
+    def trouble(self) -> str | None:
+        """None: the log answers."""
+        return None if self._watchdog is None else self._watchdog.trouble(asyncio.get_running_loop().time()) or None
 
 
 async def _lag(transport: Transport, reads: Mapping[str, str]) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class Process:
         self._tables = Tables(transport, list(names))
         self._writer: Writer = transport.writer()
         self._workers: list[Worker] = []
-        self._troubles: list[Callable[[], str | None]] = []
+        self._troubles: list[Callable[[], str | None]] = [self._tables.trouble]
         self._name = f"{socket.gethostname()}:{os.getpid()}"
 
     async def run(self, stopping: "Stopping") -> None:
@@ -128,7 +128,7 @@ class Process:
                 await self._writer.start()
                 stack.push_async_callback(self._writer.stop)
             await tasks.start(self._tables.run)
-            await self._start_servers(stack)
+            await self._start_servers(tasks, stack)
             await self._start_workers(tasks, stack)
             log.info("running", parts=list(self._parts))
             await stopping.asked()
@@ -141,7 +141,7 @@ class Process:
     def _trouble(self) -> str | None:
         return next((reason for trouble in self._troubles if (reason := trouble()) is not None), None)
 
-    async def _start_servers(self, stack: AsyncExitStack) -> None:
+    async def _start_servers(self, tasks: anyio.abc.TaskGroup, stack: AsyncExitStack) -> None:
         pages = routes(self._metrics, self._trouble)
         environment = self._environment
         if "ingress" in self._parts:
@@ -150,6 +150,9 @@ class Process:
             where = await stack.enter_async_context(serving(ingress.application(door, pages), environment.ingress, "TURNOUT_INGRESS"))
             log.info("ingress listens", address=str(where))
         if "console" in self._parts:
+            look = console.Look(self._transport, flow.STAGES["normalize"][0])
+            self._troubles.append(look.trouble)
+            tasks.start_soon(look.run)
             app = console.application(self._transport, list(flow.STAGES.items()), pages, environment.console_tokens)
             where = await stack.enter_async_context(serving(app, environment.console, "TURNOUT_CONSOLE"))
             log.info("console listens", address=f"http://{where}/")

@@ -9,24 +9,32 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.errors import LeaseLost, WriteError
+from pipeline.errors import LeaseLost, Stuck, WriteError
 from pipeline.ledger import Held
 from pipeline.lines import Entry
 from pipeline.memory import MemoryTransport
 from pipeline.messages import Message
 from pipeline.metadata import decode
 from pipeline.outcomes import Batch, Block, Emit, Out, Outcome, Reject, Retry, Wait
+from pipeline.records import Outgoing
 from pipeline.stage import Closed, Limits, OpenGate
 from schemas.messages import Cause
 from stages import lag
+from stages.errors import innermost
 from tests.engine.place import STAGE, told
 from tests.engine.seam import Seam
-from tests.simulation.room import Room, each, passed_on, simulated
+from tests.simulation.room import Room, Running, each, passed_on, simulated
 
 LIMITS = Limits()
 ABSENT = Cause(code="no_row", message="It is not there.")
 DOWN = Cause(code="org_down", message="The org does not answer.", hint="Wait.")
 BY_HAND = Cause(code="paused", message="By hand.")
+
+
+def ended(running: Running) -> BaseException:
+    """The one error that a worker has ended with."""
+    assert running.task.done()
+    return innermost(running.task.exception() or AssertionError("it ended by itself"))
 
 
 # -- lanes --------------------------------------------------------------------------------------------
@@ -265,6 +273,62 @@ def test_what_is_finished_while_a_commit_is_under_way_is_in_the_next_one() -> No
         await room.until(lambda: room.numbers() == [0, 1])
         assert room.committed() < 1, "the first is still under way"
         await room.until(lambda: room.committed() == 2, 20)
+
+    simulated(test)
+
+
+def test_commits_go_on_while_rows_cannot_be_written() -> None:
+    """The table `lanes` has no leader: the coordinator is well, and what a commit says is no row's."""
+
+    async def test(room: Room) -> None:
+        running = await room.enter(each(passed_on), LIMITS)
+        room.broker.faults.fail("send", topic="lanes", times=1_000_000)
+        for n in range(60):
+            room.send([told(n)])
+            await room.pass_by(10)
+        assert room.committed() == 60
+        assert running.worker.health().ready
+        # Also the last one, of a worker that stops.
+        room.send([told(60)])
+        await room.until(lambda: len(room.numbers()) == 61)
+        await running.stop()
+        assert room.committed() == 61
+
+    simulated(test)
+
+
+def test_a_commit_that_owes_a_row_waits_for_it_and_no_other_partition_does() -> None:
+    """A range was lost in one partition: before that is told, its commit would hide it."""
+
+    async def test(room: Room) -> None:
+        running = await room.enter(each(passed_on), LIMITS)
+        await running.stop()
+        room.send([told(n, partition=n % 2) for n in range(10)])
+        room.broker.delete_records("in", 0, 2)
+        room.broker.faults.fail("send", topic="lanes", times=1_000_000)
+        entering = asyncio.create_task(room.enter(each(passed_on), LIMITS))
+        await room.until(lambda: room.committed(1) == 5)
+        assert room.committed(0) == 0
+        assert not entering.done()
+        room.broker.faults.clear()
+        second = await entering
+        await room.until(lambda: room.committed(0) == 5)
+        assert [row.lost for row in second.lanes().values()] == [True]
+
+    simulated(test, partitions=2)
+
+
+def test_commits_that_are_not_taken_turn_readiness_bad_and_then_end_the_process() -> None:
+    async def test(room: Room) -> None:
+        running = await room.enter(each(passed_on), LIMITS)
+        room.broker.faults.fail("commit", times=1_000_000)
+        for n in range(14):
+            room.send([told(n)])
+            await room.pass_by(10)
+        assert "nothing of partition 0 was committed for" in running.worker.health().reason
+        assert running.worker.health().reason.endswith(": injected")
+        await room.until(running.task.done, 130)
+        assert isinstance(ended(running), Stuck)
 
     simulated(test)
 
@@ -641,6 +705,29 @@ def test_live_reading_pauses_while_the_sweep_makes_up_the_last_of_a_lane_which_i
         for key in range(0, 50, 2):
             numbers = [number for number in room.numbers() if number % 50 == key]
             assert numbers == sorted(numbers), "in order: these are of the lane alone"
+
+    simulated(test)
+
+
+@pytest.mark.parametrize("silently", [True, False])
+def test_tables_that_are_not_read_any_more_turn_readiness_bad_and_then_end_the_process(silently: bool) -> None:
+    """Whoever waits for a row would wait for ever: the row is there, and nobody reads it."""
+
+    async def test(room: Room) -> None:
+        running = await room.enter(each(lambda message: Wait("rows", "r", None, ABSENT)), LIMITS)
+        room.send([told(0)])
+        if silently:
+            running.transport.deaf_tables = True
+        else:
+            room.broker.faults.fail("fetch", topic="rows", times=1_000_000)
+        await room.pass_by(1)
+        room.send([Outgoing("rows", b"r", b"{}")])
+        await room.pass_by(150)
+        assert "reading the table " in running.worker.health().reason
+        assert running.tables.trouble() is not None
+        await room.pass_by(120)
+        assert isinstance(ended(running), Stuck)
+        assert "this process ends, to be started again" in str(ended(running))
 
     simulated(test)
 

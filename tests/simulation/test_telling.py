@@ -2,13 +2,18 @@
 
 import asyncio
 
+import msgspec
+import pytest
+from structlog.testing import capture_logs
+
 from pipeline.messages import Message
-from pipeline.outcomes import Outcome, Retry, Wait
+from pipeline.outcomes import Block, Outcome, Retry, Wait
 from pipeline.records import Outgoing
 from pipeline.stage import Closed, Limits
 from pipeline.tables import Tables
 from schemas.messages import Cause
-from tests.engine.place import told
+from schemas.tables import LaneRow, ReplayRow
+from tests.engine.place import STAGE, told
 from tests.engine.seam import Seam
 from tests.simulation.room import Room, each, passed_on, simulated
 
@@ -103,5 +108,44 @@ def test_who_takes_over_repeats_what_came_after_a_wait_for_the_whole_org_and_for
         await room.until(lambda: set(ran) == {"0", "1"})
         await room.until(lambda: [(row.waiting, row.held) for row in second.lanes().values()] == [(1, False)])
         assert set(ran) == {"0", "1"}
+
+    simulated(test)
+
+
+def test_a_row_that_an_owner_before_still_had_on_its_way_is_taken_away() -> None:
+    """A worker was stopped and woken: its row of a lane lands long after another has taken over. Nor does it stand for a lane that waits."""
+
+    async def test(room: Room) -> None:
+        running = await room.enter(each(lambda message: Block("org:acme", BUSY)), Limits())
+        room.send([told(n) for n in range(3)])
+        await room.pass_by(30)
+        assert [(lane, row.waiting) for lane, row in running.lanes().items()] == [("org:acme", 3)]
+        for org in ("acme", "ghost"):
+            row = LaneRow(lane=f"org:{org}", state="blocked", since=1, oldest_at=1, waiting=1000, cause="of before")
+            room.send([Outgoing("lanes", f"{STAGE}|0|org:{org}".encode(), msgspec.json.encode(row))])
+        await room.pass_by(70)
+        assert [(lane, row.waiting) for lane, row in running.lanes().items()] == [("org:acme", 3)]
+        await running.stop()
+
+    simulated(test)
+
+
+@pytest.mark.parametrize("first", [0, 3, 20])
+def test_a_replay_of_what_the_log_has_no_longer_ends_and_says_so(first: int) -> None:
+    """The topic was made anew, and is shorter than the range: a part of it is there, or nothing."""
+
+    async def test(room: Room) -> None:
+        room.send([told(n) for n in range(5)])
+        wanted = ReplayRow(id="again", stage=STAGE, at=1, ranges={"0": (first, 100)})
+        room.send([Outgoing("controls", b"again", msgspec.json.encode(wanted))])
+        with capture_logs() as logs:
+            running = await room.enter(each(passed_on), Limits())
+            await room.until(lambda: any(row.state == "done" for row in running.lanes().values()), 30)
+        assert len([line for line in logs if line["event"] == "a part of a replay is no longer in the log"]) == 1
+        (row,) = running.lanes().values()
+        assert row.waiting == 0
+        assert row.cause == f"replay: again; it ended at {max(first, 5)}: the log was made anew and ends at 5, before 100"
+        assert sorted(room.numbers()) == sorted([*range(5), *range(first, 5)])
+        await running.stop()
 
     simulated(test)

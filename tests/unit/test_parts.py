@@ -1,5 +1,6 @@
 """What the parts of a process start, and what they do without."""
 
+import asyncio
 import os
 import pathlib
 import signal
@@ -8,8 +9,9 @@ import aiohttp
 import anyio
 import pytest
 
+from pipeline import tables
 from pipeline.memory import MemoryBroker, MemoryTransport, MemoryWriter
-from stages import flow, parts, secrets
+from stages import console, flow, parts, secrets
 from stages.environment import Address, Environment, Secret, Token
 from stages.installation import free_ports, local
 
@@ -99,3 +101,44 @@ async def test_the_first_signal_stops_the_parts_and_says_what_the_process_ends_w
         os.kill(os.getpid(), signal.SIGTERM)
         await anyio.lowlevel.checkpoint()
     assert stopping.exit_code == code
+
+
+class Outage(parts.Stopping):
+    """Kafka does not answer until /readyz says so; once it does again, and /readyz says that too, asks for the stop."""
+
+    def __init__(self, broker: MemoryBroker, page: str) -> None:
+        super().__init__()
+        self._broker, self._page = broker, page
+        self.reason = ""
+
+    async def asked(self) -> None:
+        async with aiohttp.ClientSession() as session:
+            await self._until(session, 200)
+            self._broker.faults.fail("offsets", times=1_000_000)
+            self.reason = (await self._until(session, 503))["reason"]
+            self._broker.faults.clear()
+            await self._until(session, 200)
+
+    async def _until(self, session: aiohttp.ClientSession, status: int) -> dict[str, str]:
+        while True:
+            async with session.get(self._page) as answer:
+                if answer.status == status:
+                    told: dict[str, str] = await answer.json()
+                    return told
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("name", ["ingress", "console"])
+async def test_a_part_without_a_worker_is_not_ready_while_kafka_does_not_answer_and_again_afterwards(
+    transport: Counting, keys: pathlib.Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while nobody sends it anything, nor looks at it."""
+    for module, seconds in ((console, "_LOOK_SECONDS"), (tables, "_WATCH_SECONDS")):
+        monkeypatch.setattr(module, seconds, 0.05)
+        monkeypatch.setattr(module, "_SILENT_SECONDS", 0.2)
+    address = local(free_ports(1)[0])
+    stopping = Outage(transport.broker, f"http://{address}/readyz")
+    with anyio.fail_after(20):
+        await parts.Process(Environment(ingress=address, console=address, secret_keys_file=keys), transport, [name]).run(stopping)
+    assert stopping.reason.startswith("the log has not answered for ")
+    assert stopping.reason.endswith(": injected")

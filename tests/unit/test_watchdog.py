@@ -31,6 +31,15 @@ def test_a_sweep_that_stands_still_is_told() -> None:
     assert list(watchdog.stalled().values()) == ["the sweep has brought nothing from partition 1 for 12 s, with 2 lanes to serve"]
 
 
+def test_a_table_and_commits_that_stand_still_are_told_and_why_where_that_is_known() -> None:
+    table, commit = Place("table", 1, "rows"), Place("commit", 1)
+    sights = {table: Sight(5, 2), commit: Sight(7, 3, reason="the coordinator is away")}
+    assert list(watched(*[sights] * 3).stalled().values()) == [
+        "reading the table rows has brought nothing from partition 1 for 12 s, with 2 records to read",
+        "nothing of partition 1 was committed for 12 s, with 3 changes to commit: the coordinator is away",
+    ]
+
+
 def test_where_nothing_is_left_to_bring_nothing_stalls() -> None:
     assert watched(*[{ONE: Sight(5, 0)}] * 9).trouble(54.0) == ""
     assert watched(*[{ONE: Sight(5, 0)}] * 9, {ONE: Sight(5, 4)}).trouble(60.0) == "", "it came only now"
@@ -55,6 +64,8 @@ def test_a_log_that_does_not_answer_is_told_and_nobody_is_stuck_for_it() -> None
     for second in range(18, 60, 6):
         watchdog.unanswered(float(second))
     assert watchdog.trouble(60.0) == "the log has not answered for 48 s"
+    watchdog.unanswered(60.0, "nobody leads it")
+    assert watchdog.trouble(60.0) == "the log has not answered for 48 s: nobody leads it"
     watchdog.answered({ONE: Sight(5, 3)}, 60.0)
     assert watchdog.trouble(60.0) == ""
     assert not watchdog.is_stuck()
