@@ -12,8 +12,8 @@ VENV := .venv
 OTHERS := build/others
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
-# Most tests wait for other processes: three at a time, those of one file together, the folders with the longest first.
-PYTEST := $(PY) -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
+# Most tests wait for other processes: four at a time, those of one file together, the folders with the longest first.
+PYTEST := $(PY) -m pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder
 SOURCES := schemas pipeline stages tests
 # What touches no broker need not be run on another one. The longest files first.
 ON_KAFKA := tests/chaos/test_chaos.py tests/flow/test_revoked_token.py tests/contract/test_kafka_security.py \
