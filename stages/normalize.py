@@ -257,28 +257,36 @@ class Normalize:
         if reason := closed(workspace):
             return Drop(reason, rows)
         if known is not None and known.title != row.title:
-            return self._renamed(message, received, row)
+            return self._renamed(message, received, workspace, row)
         return Emit((), rows, reason="event_known")
 
-    async def _renamed(self, message: Message, received: Received, row: EventRow) -> Outcome:
+    async def _renamed(self, message: Message, received: Received, workspace: Workspace, row: EventRow) -> Outcome:
         """The Campaigns of the event's sessions have its title in their names: each session is told again, by its one writer."""
         body = msgspec.Raw(msgspec.json.encode(Told(event_updated_at=row.updated_at)))
         outs = []
-        for session in await self._sessions_of(row.id):
+        for session in await self._sessions_of(row.id, workspace):
             told = msgspec.structs.replace(received, id=f"{received.id}-{session}", trigger=TOLD, body=body)
             outs.append(_received(told, f"session:{session}", "session", session, row.id, message.happened_at, message.replay))
         return Emit(tuple(outs), (self._events.row(row.id, row),), reason="event_renamed")
 
-    async def _sessions_of(self, event: str) -> list[str]:
-        """Ids of the event's sessions. Goes through the whole table, which is worth no index: events are seldom renamed."""
+    async def _sessions_of(self, event: str, workspace: Workspace) -> list[str]:
+        """Ids of the event's sessions, none of another organization's: nobody tells its orgs of anything but itself.
+
+        Goes through the whole table, which is worth no index: events are seldom renamed.
+        """
         mark = b'"event":' + msgspec.json.encode(event)
         found = []
         for count, (id, raw) in enumerate(self._all_sessions.items()):
-            if mark in raw and (row := self._sessions.get(id)) is not None and row.event == event:
+            if mark in raw and (row := self._sessions.get(id)) is not None and row.event == event and self._is_of(row, workspace):
                 found.append(id)
             if count % _SCANNED_AT_ONCE == 0:
                 await anyio.lowlevel.checkpoint()
         return found
+
+    def _is_of(self, row: SessionRow, workspace: Workspace) -> bool:
+        """Whether a session is one of the workspace's organization, as far as the settings tell."""
+        owner = self._workspaces.get(row.workspace)
+        return owner is None or owner.livestorm.organization_id == workspace.livestorm.organization_id
 
     # What somebody waits for
 

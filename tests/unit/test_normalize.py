@@ -481,6 +481,17 @@ async def test_an_event_without_a_title_is_called_by_what_it_has() -> None:
     assert msgspec.json.decode(world.events["E2"], type=EventRow).title == "season-opener"
 
 
+async def test_a_renamed_event_tells_no_session_of_another_organization() -> None:
+    """Ids are Livestorm's, and unique; where another organization's workspace has the same one, its orgs are told nothing."""
+    world = World()
+    other = Workspace(id="other", org="other-org", livestorm=Livestorm(organization_id="9f8e", webhook_secret="x"))
+    world.workspaces["other"] = msgspec.json.encode(other)
+    world.sessions["S2"] = msgspec.json.encode(SessionRow(id="S2", orgs=("other-org",), workspace="other", event="E1", status="upcoming"))
+    outcome = await world.tell(message("event.published", "E1", {"title": "Renamed", "updated_at": NOW}))
+    assert isinstance(outcome, Emit)
+    assert [out.key for out in outcome.outs] == ["session:S1"]
+
+
 async def test_a_renamed_event_tells_each_of_its_sessions_again() -> None:
     world = World()
     world.sessions["S2"] = msgspec.json.encode(SessionRow(id="S2", workspace="acme", event="E1", status="live"))
