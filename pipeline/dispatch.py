@@ -36,6 +36,12 @@ _FLOWS_SECONDS = 3.0
 """An org of which nothing ended for so long does not flow."""
 
 RESCUE = "rescue"
+_AGAIN_SECONDS = 1.0
+"""First wait after a step that raised, or took too long."""
+_SHORTEST_SECONDS = 0.5
+"""What a wait doubles from where none was asked for."""
+_ENDLESS_SECONDS = 600
+"""Who rests for so long between tries has no last one: all bounded tries are over before."""
 """State of a lane whose messages go to the dead letters, since the log would soon lose them."""
 
 STUCK = Cause(code="behind", message="One before it of the same person waits, and no more may wait in memory; it follows in order.")
@@ -300,7 +306,7 @@ class Dispatcher:
                 outcomes = await self._stage.step(Batch(org, messages, lambda: self._guard(entries)))
             if deadline.cancelled_caught:
                 cause = Cause(code="step_timed_out", message=f"{self._stage.name} took over {self._limits.step_seconds:.0f} s.")
-                return [Retry(self._rest(entry.message.tries + 1), cause) for entry in entries]
+                return [Retry(_AGAIN_SECONDS, cause)] * len(entries)
             if len(outcomes) != len(entries):
                 raise PipelineError(f"step {self._stage.name} gave {len(outcomes)} outcomes for {len(entries)} messages")
             return list(outcomes)
@@ -316,7 +322,7 @@ class Dispatcher:
                 return await self._decide(org, entries[:half]) + await self._decide(org, entries[half:])
             cause = unexpected(error)
             log.error("a step raised", stage=self._stage.name, cause=cause.message, exc_info=error)
-            return [Retry(self._rest(entries[0].message.tries + 1), cause)]
+            return [Retry(_AGAIN_SECONDS, cause)]
 
     def _rest(self, attempt: int) -> float:
         return backoff_seconds(attempt, random.random(), longest_seconds=self._limits.retry_longest_seconds)
@@ -434,13 +440,15 @@ class Dispatcher:
     def _retry(self, line: Line, entry: Entry, outcome: Retry) -> None:
         if outcome.free:
             entry.blocks += 1
+            attempt = entry.blocks
         else:
             entry.message.tries += 1
+            attempt = entry.message.tries
         # Later each time, and not all at one moment: who hits the same trouble together is then tried apart.
         asked = max(outcome.after_seconds, 0.0)
         longest = max(asked, self._limits.retry_longest_seconds)
-        grown = backoff_seconds(entry.blocks + entry.message.tries, random.random(), first_seconds=asked, longest_seconds=longest)
-        seconds = max(asked, grown)
+        grown = backoff_seconds(attempt, random.random(), first_seconds=max(asked, _SHORTEST_SECONDS), longest_seconds=longest)
+        seconds = max(asked, grown) if attempt > 1 else asked
         self._observer.outcome(self._stage.name, line.org, "retried", outcome.cause.code, 1)
         if self._over_budget(line):
             due = self._now() + seconds
@@ -536,18 +544,26 @@ class Dispatcher:
     ledgers: Callable[[], list[Ledger[Entry]]] = staticmethod(list)
     """The ledgers of all partitions that are held; set by the worker."""
 
-    def give_up(self, ledger: Ledger[Entry], before_ms: float) -> Held[Entry] | None:
-        """What waits in memory, for a row or its next try, and came before then goes back to the log, from where the sweep takes it to the dead letters.
+    def lane_of(self, entry: Entry) -> str:
+        """The lane that lags where a message that waits, or is tried again, goes back to the log."""
+        return self._stage.waiting_lane(entry.message) if entry.state is State.WAITING else entry.message.lanes[-1]
 
-        Gives the oldest that goes on waiting, if any does.
+    def give_up(self, ledger: Ledger[Entry], before_ms: float) -> Held[Entry] | None:
+        """What waits in memory and came before then goes back to the log, from where the sweep takes it to the dead letters.
+
+        That is who waits for a row, and who is tried again without end: not who rests between two tries. Gives the oldest that goes on
+        waiting, if any does.
         """
+        endless_ms = self._now_ms() - _ENDLESS_SECONDS * 1000
         oldest: Held[Entry] | None = None
         for held in list(ledger.unfinished.values()):
             entry = held.body
-            if entry.state not in (State.RESTING, State.WAITING) or entry.rests_for is None:
+            if entry.rests_for is None or not (
+                entry.state is State.WAITING or (entry.state is State.RESTING and entry.rests_since_ms <= endless_ms)
+            ):
                 continue
             if held.timestamp_ms <= before_ms:
-                lane = self._stage.waiting_lane(entry.message)
+                lane = self.lane_of(entry)
                 self._give_back(self._lines[entry.message.org], entry, entry.message.key_of(lane), lane, "waiting", entry.rests_for)
             elif oldest is None or held.timestamp_ms < oldest.timestamp_ms:
                 oldest = held

@@ -43,6 +43,7 @@ class Lag:
         "oldest_ms",
         "passed",
         "read",
+        "rescued_to",
         "since_ms",
         "state",
         "wake",
@@ -63,6 +64,8 @@ class Lag:
         """Urgent messages may be among those that were not taken yet: no later one may overtake them."""
         self.name = ""
         self.state = "restored"
+        self.rescued_to = 0
+        """While it is rescued: what came before this offset goes to the dead letters."""
         self.since_ms = 0
         self.cause = ""
         self.mend = ""

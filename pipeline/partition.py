@@ -73,7 +73,7 @@ class Partition:
     @property
     def marked_until(self) -> int:
         """Below this offset what is read, and not all finished yet, carries the mark of a replay; 0: nothing does."""
-        return self._replay_until if self.ledger.floor() < self._replay_until else 0
+        return self._replay_until if self._replay_until and self.ledger.floor() < self._replay_until else 0
 
     def wants(self, message: Message) -> bool:
         """Whether the message is one of those that are read here: of a replay not all are."""

@@ -194,8 +194,11 @@ class Sweep:
                 if lag is not None and lag.state == "waiting":
                     # Its wait began when the lane began to lag, not when it was read again.
                     message.waited_since_ms = lag.since_ms
-                if lag is not None and lag.state == RESCUE:
+                if lag is not None and lag.state == RESCUE and record.offset < lag.rescued_to:
                     message.refusal = RETENTION
+                elif lag is not None and lag.state == RESCUE:
+                    # What came since has its own time to wait.
+                    lag.state = "blocked"
                 closed = None if message.refusal else dispatcher.closed(message)
                 if closed is None and (message.refusal or not dispatcher.is_busy(message)):
                     dispatcher.hold(message, ledger, key)

@@ -26,6 +26,8 @@ class Sight(NamedTuple):
     """It does not read now, on purpose: this time does not count."""
     reason: str = ""
     """Why it does not move, where that is known."""
+    lasts: bool = False
+    """A start anew would find it as it is."""
 
 
 _TOLD: Final = {
@@ -53,7 +55,8 @@ class Watchdog:
 
     def answered(self, sights: Mapping[Place, Sight], now: float) -> None:
         """The log was asked, apart from these readers. A place that is not named is watched no more."""
-        passed, last = now - self._seen_at, self._sights
+        # After a pause of the whole process nobody could have moved.
+        passed, last = min(now - self._seen_at, self._stuck_seconds), self._sights
         quiet: dict[Place, float] = {}
         for place, sight in sights.items():
             before = last.get(place, sight)
@@ -86,7 +89,8 @@ class Watchdog:
 
     def is_stuck(self) -> bool:
         """Whether only a start anew helps: nothing for twice the bound, though the log answers."""
-        return max(self._quiet.values(), default=0.0) > 2 * self._stuck_seconds
+        quiet = (seconds for place, seconds in self._quiet.items() if not self._sights[place].lasts)
+        return max(quiet, default=0.0) > 2 * self._stuck_seconds
 
     def _told(self, place: Place) -> str:
         sight = self._sights[place]

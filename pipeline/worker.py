@@ -55,6 +55,8 @@ _WATCH_SECONDS = 5.0
 _LOST_LOOKED_FOR_SECONDS = 3_600.0
 _TOLD_STATES = {"restored": "waiting", RESCUE: "blocked"}
 """States that are the engine's own, as they are told."""
+_STALLED_MEND = "the worker ends and is started again by itself; where that does not help, look at the broker that leads the partition"
+_STALLED_MENDS = {"commit": f"look at the broker that coordinates the group, and whether the table {LANES} can be written"}
 _encoder = msgspec.json.Encoder()
 
 
@@ -509,8 +511,9 @@ class Worker:
             lagging = sum(not lag.following for ledger in _ledgers([partition]) for lag in ledger.lagging.values())
             sights[Place("sweep", number)] = Sight(sweep.moves[number], lagging, sweep.serves != number)
             uncommitted = abs(partition.changes - partition.committed_changes)
-            reason = f"rows of the table {LANES} must be written first" if self._owes_rows(partition) else self._commit_error
-            sights[Place("commit", number)] = Sight(partition.committed_changes, uncommitted, reason=reason)
+            owes = self._owes_rows(partition)
+            reason = f"rows of the table {LANES} must be written first" if owes else self._commit_error
+            sights[Place("commit", number)] = Sight(partition.committed_changes, uncommitted, reason=reason, lasts=owes)
         return sights
 
     async def _tell_stalled(self, watchdog: Watchdog) -> None:
@@ -523,7 +526,7 @@ class Worker:
                 now_ms = int(self._clock() * 1000)
                 row = LaneRow(
                     lane=PARTITION, state="blocked", since=now_ms, oldest_at=0, held=True, cause=f"no_progress: {trouble}",
-                    mend="the worker ends and is started again by itself; where that does not help, look at the broker that leads the partition",
+                    mend=_STALLED_MENDS.get(place.reader, _STALLED_MEND),
                 )  # fmt: skip
                 rows[key] = _encoder.encode(row)
         moved = (self._row(place.partition, place.reader) for place in watchdog.moved)
@@ -669,16 +672,20 @@ class Worker:
                 used = (now_ms - oldest.timestamp_ms) / 1000 / limits.retention_seconds
                 most = max(most, used)
                 if used >= limits.retention_warned:
-                    lane = self.stage.waiting_lane(oldest.body.message)
-                    due.add(key := oldest.body.message.key_of(lane))
+                    lane = self._dispatcher.lane_of(oldest.body)
+                    due.add(key := oldest.key[:ORG_BYTES])
                     self._warn_of_retention(partition, key, lane, f"{cause.code}: {cause.message}", cause.hint)
             for lag in partition.ledger.lagging.values():
                 if lag.following or not (lag.passed or lag.at_least):
                     continue
                 used = (now_ms - lag.oldest_ms) / 1000 / limits.retention_seconds
                 most = max(most, used)
-                if used >= limits.retention_rescued and lag.state != RESCUE:
-                    lag.state = RESCUE
+                if used >= limits.retention_warned:
+                    due.add(lag.key)
+                if lag.state == RESCUE:
+                    continue
+                if used >= limits.retention_rescued:
+                    lag.state, lag.rescued_to = RESCUE, partition.ledger.main
                     self._observer.incident(self.stage.name, "retention_guard", 1)
                     log.error(
                         "a lane has waited so long that its messages go to the dead letters",
@@ -686,9 +693,9 @@ class Worker:
                     )  # fmt: skip
                     self._dispatcher.changed.set()
                 elif used >= limits.retention_warned:
-                    due.add(lag.key)
                     self._warn_of_retention(partition, lag.key, lag.name, lag.cause, lag.mend)
-            partition.warned = due
+            # While a lane is only being probed it counts for nothing, and stands all the same.
+            partition.warned = due | (partition.warned & partition.ledger.lagging.keys())
         self._observer.retention(self.stage.name, most)
 
     def _warn_of_retention(self, partition: Partition, key: LaneKey, lane: str, cause: str, mend: str) -> None:
@@ -734,7 +741,7 @@ class Worker:
         return bool(partition.lost) or self._is_mark_unkept(partition)
 
     def _is_mark_unkept(self, partition: Partition) -> bool:
-        return partition.marked_until > self._marked_until(partition.number)
+        return partition.marked_until > 0 and partition.marked_until > self._marked_until(partition.number)
 
     # -- rows -----------------------------------------------------------------------------------------
 
@@ -759,7 +766,10 @@ class Worker:
 
     async def _tell_first(self, partitions: Iterable[Partition]) -> None:
         """What these partitions owe, each for itself."""
-        await asyncio.gather(*(self._told(self._tell_owed, partition) for partition in partitions if self._owes_rows(partition)))
+        async with anyio.create_task_group() as tasks:
+            for partition in partitions:
+                if self._owes_rows(partition):
+                    tasks.start_soon(self._told, self._tell_owed, partition)
 
     async def _tell_owed(self, partition: Partition) -> None:
         lost = dict(partition.lost)
@@ -767,8 +777,12 @@ class Worker:
         if self._is_mark_unkept(partition):
             # Nothing was committed yet: whoever goes back to this row begins where nothing is finished.
             rows |= self._group_rows(partition, encode(partition.ledger.floor(), Progress({}, drained=False)))
-        await self._write_rows(rows)
-        partition.lost = {key: row for key, row in partition.lost.items() if lost.get(key) is not row}
+        try:
+            await self._write_rows(rows)
+        finally:
+            # As the table tells: rows may land though their acknowledgement comes too late.
+            table = self._tables[LANES]
+            partition.lost = {key: row for key, row in partition.lost.items() if table.get(key) != _encoder.encode(row)}
 
     async def _tell_group(self, partitions: Iterable[Partition], last: bool) -> None:
         """Keeps what was committed where a reset of the group's offsets can't reach it; now and then, and at the end."""

@@ -530,6 +530,46 @@ def test_headers_that_are_null_or_no_number_end_no_worker(changes: dict[str, byt
     simulated(test)
 
 
+@pytest.mark.parametrize("asked", [0.0, 1.0, 30.0])
+def test_tries_come_ever_more_seldom(asked: float) -> None:
+    """Up to a minute apart, or what was asked for; what is not counted has no end, and must not spin either."""
+
+    async def test(room: Room) -> None:
+        tries: list[float] = []
+
+        def decide(message: Message) -> Outcome:
+            tries.append(room.now)
+            return Retry(asked, DOWN, free=True)
+
+        await room.enter(each(decide), LIMITS)
+        room.send([told(0)])
+        await room.until(lambda: len(tries) == 12, 3_600)
+        waits = [after - before for before, after in itertools.pairwise(tries)]
+        assert asked <= waits[0] <= asked + 1.5
+        assert all(25 <= wait <= 62 for wait in waits[-3:])
+
+    simulated(test)
+
+
+def test_a_step_that_raises_is_tried_six_times_within_a_minute() -> None:
+    """Rule 20: its order key stands still meanwhile."""
+
+    async def test(room: Room) -> None:
+        tries: list[float] = []
+
+        async def step(batch: Batch) -> list[Outcome]:
+            tries.append(room.now)
+            raise ValueError("odd")
+
+        await room.enter(step, LIMITS)
+        room.send([told(0)])
+        await room.until(lambda: len(room.letters()) == 1)
+        assert len(tries) == LIMITS.tries
+        assert 12 < tries[-1] - tries[0] < 40
+
+    simulated(test)
+
+
 # -- outputs ----------------------------------------------------------------------------------------------
 
 
@@ -832,6 +872,65 @@ def test_who_is_tried_again_and_again_holds_back_nobodys_commit_and_ends_with_th
         assert room.letters() == []
         await room.until(lambda: [letter.offset for letter in room.letters()] == [0], 300)
         assert room.letters()[0].causes[0].code == "retention_guard"
+
+    simulated(test)
+
+
+def test_an_old_backlog_is_worked_on_though_one_of_it_is_tried_again() -> None:
+    """Rule 10: whoever rests between two tries waits for nobody's mend, however old the message is."""
+
+    async def test(room: Room) -> None:
+        room.send([told(n) for n in range(10)])
+        await room.pass_by(1_700)
+        tried: set[str] = set()
+
+        def decide(message: Message) -> Outcome:
+            if message.id == "0" and "0" not in tried:
+                tried.add("0")
+                return Retry(5.0, DOWN, free=True)
+            return passed_on(message)
+
+        await room.enter(each(decide), Limits(retention_seconds=2_000.0))
+        await room.until(lambda: sorted(room.numbers()) == list(range(10)), 60)
+        assert room.letters() == []
+
+    simulated(test)
+
+
+def test_what_comes_while_a_lane_is_rescued_has_its_own_time_to_wait() -> None:
+    """Rule 10: the lane's messages go to the dead letters, those that came before it was rescued."""
+
+    async def test(room: Room) -> None:
+        down = True
+        await room.enter(each(lambda message: Block("org:acme", DOWN) if down else passed_on(message)), Limits(retention_seconds=2_000.0))
+        room.send([told(n) for n in range(5)])
+        await room.pass_by(1_550)
+        sent = 5
+        while not room.letters():
+            room.send([told(sent)])
+            sent += 1
+            await room.pass_by(1)
+        rescued = len(room.letters())
+        for _ in range(20):
+            room.send([told(sent)])
+            sent += 1
+            await room.pass_by(1)
+        assert len(room.letters()) == rescued, "all at once, and nothing after"
+        assert [letter.offset for letter in room.letters()] == list(range(rescued))
+        down = False
+        await room.until(lambda: sorted(room.numbers()) == list(range(rescued, sent)))
+
+    simulated(test)
+
+
+def test_the_guard_says_once_that_a_lane_has_waited_for_half_also_while_it_is_rescued() -> None:
+    async def test(room: Room) -> None:
+        running = await room.enter(each(lambda message: Block("org:acme", DOWN)), Limits(retention_seconds=2_000.0))
+        running.transport.fetch_seconds = 4.0
+        room.send([told(n) for n in range(5)])
+        with capture_logs() as lines:
+            await room.until(lambda: len(room.letters()) == 5, 2_000)
+        assert len([line for line in lines if "half of what the log keeps" in line["event"]]) == 1
 
     simulated(test)
 
