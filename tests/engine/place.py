@@ -39,7 +39,7 @@ from stages.sandbox.broker import die_with
 
 STAGE: Final = "work"
 SESSION_MS: Final = 6_000
-PATIENCE_SECONDS: Final = 25.0
+PATIENCE_SECONDS: Final = 60.0
 START_SECONDS: Final = 60.0
 """For what is waited for first of a worker in a process of its own: its interpreter and its imports come before."""
 TABLES: Final = ("lanes", "controls", "rows")

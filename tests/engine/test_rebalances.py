@@ -124,12 +124,16 @@ async def test_f36_a_group_with_long_batches_settles_each_time_and_throws_nobody
 async def test_a_worker_that_is_restarted_under_its_name_moves_nobodys_partitions(place: Place, end: str) -> None:
     """Static membership: within the session the group does not notice, and who stayed is given nothing and asked for nothing."""
     desk = Desk()
-    async with place.worker(Desk(), kafka=place.named("one")) as stayed:
-        gone = await place.begin(desk, kafka=place.named("two"))
+    # However slow the machine is, nobody's session may end: that is what the group would notice.
+    names = {
+        name: dataclasses.replace(place.named(name), session_timeout_ms=30_000, rebalance_timeout_ms=30_000) for name in ("one", "two")
+    }
+    async with place.worker(Desk(), kafka=names["one"]) as stayed:
+        gone = await place.begin(desk, kafka=names["two"])
         await until(lambda: all(worker.ready and worker.heard.assignments[-1] == 2 for worker in (stayed, gone)))
         held, assignments = dict(stayed.worker._partitions), list(stayed.heard.assignments)
         await (gone.stop() if end == "stop" else gone.crash())
-        async with place.worker(desk, kafka=place.named("two")) as back:
+        async with place.worker(desk, kafka=names["two"]) as back:
             await until(lambda: back.heard.assignments == [2] and back.ready)
             await place.send(spread(0, 200, 4))
             await until(lambda: all_committed(place, 200))
@@ -201,10 +205,12 @@ async def test_work_that_ends_within_the_grace_time_is_not_done_again_by_the_nex
             assert two.runs == [], "nobody else works on it meanwhile"
             one.shut["acme"].set()
             await until(lambda: all_committed(place, 2))
-    assert {message.id for message in one.calls} == {"0", "1"}
     await place.out(2)
     if brokers.kind() == brokers.APACHE:
-        assert two.calls == []
+        assert ({message.id for message in one.calls}, two.calls) == ({"0", "1"}, [])
+    else:
+        # A commit that it refuses is the end of the right to call: then the rest is the next owner's.
+        assert {message.id for message in one.calls + two.calls} == {"0", "1"}
 
 
 @apache_only
