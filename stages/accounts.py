@@ -19,7 +19,7 @@ from stages.reads import Record, known_fields, read
 from stages.recency import is_retry
 from stages.refusals import RunKey, Runs
 from stages.rows import Tables, account_key
-from stages.salesforce.causes import LOOK, ORG, TRANSIENT
+from stages.salesforce.causes import LOOK, ORG, RECORD, TRANSIENT
 from stages.salesforce.door import Describe, Field, OrgDoor, Orgs, Trouble
 from stages.salesforce.errors import OrgUnavailable, OutcomeUnknown, SalesforceDoorError
 from stages.salesforce.ids import full_id
@@ -216,7 +216,8 @@ class Accounts:
             for (_, write), result in zip(sent, results, strict=True)
             if not write.id and isinstance(result, Saved | Refused)
         ]
-        self._runs.note(_run(made), created)
+        # A company whose trouble may pass comes again and again: it counts once, when it is refused or made.
+        self._runs.note(_run(made), [one for one in created if not one or refusals.kind(one) in (RECORD, ORG)])
         again = []
         for (ask, write), result in zip(sent, results, strict=True):
             match result:
@@ -256,7 +257,7 @@ class Accounts:
     ) -> None:
         """No Account is made. What is the org's own fault stops the org; this company's alone is told to those who wait for it."""
         trouble = refusals.leading(troubles)
-        shut = refusals.is_shut(describe, troubles, creating=True)
+        shut = refusals.is_shut(describe, troubles, created, creating=True)
         if trouble.kind in (LOOK, TRANSIENT):
             _give(made, ask, functools.partial(verdicts.again, trouble))
         elif trouble.kind == ORG or shut or self._runs.hits_nearly_all(_run(made), troubles, created):

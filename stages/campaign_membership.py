@@ -202,8 +202,8 @@ class CampaignMembership:
         for group, write, result in answered:
             if isinstance(result, Saved | Refused):
                 runs.setdefault(_run(group, write), []).append(result.troubles if isinstance(result, Refused) else ())
-        for run, results in runs.items():
-            self._runs.note(run, results)
+                if not group.cases[0].message.tries:
+                    self._runs.note(_run(group, write), runs[_run(group, write)][-1:])
         return runs
 
     def _is_new(self, group: Group) -> bool:
@@ -374,7 +374,7 @@ class CampaignMembership:
         troubles: tuple[Trouble, ...],
         runs: _Results,
     ) -> None:
-        if refusals.is_shut(scene.describe, troubles, creating=not write.id):
+        if refusals.is_shut(scene.describe, troubles, runs[_run(group, write)], creating=not write.id):
             _give(scene, group, Block(org_lane(scene.made.batch.org), troubles[0].cause))
             return
         fields = refusals.leave_out(troubles, write.values)

@@ -26,6 +26,10 @@ from stages.writes import Lost, Refused, Result, Saved, Unsent, Write
 CAMPAIGN: Final = "Campaign"
 STATUS: Final = "CampaignMemberStatus"
 STAGE: Final = "create"
+PROBE_SECONDS: Final = 240.0
+"""A Campaign that the org refuses is tried again at least this often: its registrants wait for it …"""
+KNOWN_PROBE_SECONDS: Final = 1_800.0
+"""… and a change of one that is there, for which nobody waits."""
 
 PAST: Final = "past_session"
 BREAKOUT: Final = "breakout_room"
@@ -121,8 +125,7 @@ class Campaigns:
         try:
             await self._work(made, org, cases)
         except CallRefused as error:
-            if error.trouble.kind != ORG and len(made.batch.messages) > 1:
-                # It may be one session's fault: the engine finds out whose by splitting the batch.
+            if made.splits(error):
                 raise
             for case in _open(made, cases):
                 made.give(case.message, self._refused(case, (error.trouble,)))
@@ -155,7 +158,8 @@ class Campaigns:
             cause = Cause(code="event_unknown", message="The session's event is not known yet")
             made.give(message, Wait(self._tables.events.name, session.event, None, cause, longest_seconds=self._wait_seconds))
             return None
-        if subject.title and (subject.title_at, message.replay is None) > (event.updated_at, False):
+        at = subject.title_at or event.updated_at
+        if subject.title and (at, message.replay is None) > (event.updated_at, False):
             # For the same reason the message's own title counts, unless it comes again: then the table may know a later one.
             event = msgspec.structs.replace(event, title=subject.title)
         return self._unsettled(made, message, subject, workspace, session, event, known)
@@ -225,7 +229,7 @@ class Campaigns:
             pending = again
         for case in _open(scene.made, cases):
             if not case.campaign:
-                scene.made.give(case.message, self._refused(case, case.refused))
+                scene.made.give(case.message, self._refused(case, case.refused or _nothing_left()))
 
     def _intent(self, scene: _Scene, case: Case) -> Write | None:
         values = _values(scene, case)
@@ -240,7 +244,11 @@ class Campaigns:
 
     async def _set_statuses(self, scene: _Scene, cases: Sequence[Case]) -> None:
         """The member statuses are on the Campaign before its first member: read, the missing made, read back."""
-        lacking = [case for case in cases if case.trusted is None or case.doubted or _lacks(case.trusted, case.workspace)]
+        lacking = [
+            case
+            for case in cases
+            if case.trusted is None or case.trusted.why is not None or case.doubted or _lacks(case.trusted, case.workspace)
+        ]
         if not lacking:
             return
         unread = [case for case in lacking if not case.statuses]
@@ -299,15 +307,18 @@ class Campaigns:
 
         `row`, by default the trusted one, keeps what is known: members of a Campaign that is there don't wait.
         """
-        kind = refusals.kind(troubles)
-        trouble = next((one for one in troubles if one.kind == kind), troubles[0])
+        trouble = refusals.leading(troubles)
         cause = trouble.cause
-        if kind == TRANSIENT and cause.code in verdicts.NEVER_THE_MESSAGE:
+        if trouble.kind == TRANSIENT and cause.code in verdicts.NEVER_THE_MESSAGE:
             return verdicts.again(trouble, case.message)
         if cause.code in _RIGHTS:
             cause = msgspec.structs.replace(cause, hint=f"{_RIGHTS_HINT}. {cause.hint}")
         told = msgspec.structs.replace(row or case.trusted or CampaignRow(), why=cause)
-        seconds = (trouble.retry_after_seconds or verdicts.LOOK_AGAIN_SECONDS) if kind in (LOOK, TRANSIENT) else None
+        seconds = trouble.retry_after_seconds or verdicts.LOOK_AGAIN_SECONDS
+        if trouble.kind not in (LOOK, TRANSIENT):
+            # As long again as it was refused already: a rule that nobody mends must not eat the org's calls.
+            refused_ms = self._now() - case.known.at if case.known is not None and case.known.why is not None else 0
+            seconds = min(refused_ms / 1000, KNOWN_PROBE_SECONDS if told.campaign else PROBE_SECONDS)
         return Block(case.message.lanes[-1], cause, seconds, rows=self._rows(case.subject, case.known, told))
 
     def _rows(self, subject: Session, known: CampaignRow | None, row: CampaignRow) -> tuple[Row, ...]:
@@ -323,6 +334,10 @@ class Campaigns:
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
+
+
+def _nothing_left() -> tuple[Trouble, ...]:
+    return (Trouble(ORG, Cause(code="no_field_writable", message="The org takes no field of a Campaign", hint=_RIGHTS_HINT)),)
 
 
 def _settle(scene: _Scene, case: Case, write: Write, result: Result) -> Write | None:

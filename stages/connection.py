@@ -130,7 +130,7 @@ async def _with_unknown_orgs(environment: Environment, error: file.SettingsError
             with anyio.move_on_after(ASIDE_SECONDS):
                 async with connected(environment) as transport:
                     applied = dict((await tables(transport, (ORGS,)))[ORGS].items())
-        except* TransportError as unanswered:
+        except* (TransportError, UsageError) as unanswered:
             log.debug("whether its orgs were applied before can't be asked", error=repr(unanswered))
     if applied is None:
         return error

@@ -1,19 +1,16 @@
 """Queries in as few calls as can be: five in one composite, further pages followed. Never decides what to ask."""
 
-import re
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 from schemas.messages import Cause
-from stages.salesforce.causes import TRANSIENT, UNREADABLE, classify_all, errors_of
+from stages.salesforce.causes import ORG, UNREADABLE, classify_all, errors_of
 from stages.salesforce.door import Describe, OrgDoor, Reply, Subrequest, Trouble
 from stages.salesforce.errors import CallRefused, OrgUnavailable
-from stages.salesforce.soql import holds_reference, path_of_query, select
+from stages.salesforce.soql import holds_reference, path_of_query
 
 QUERIES: Final = 5
 """Most queries of one composite."""
-
-_FROM: Final = re.compile(r"\bFROM (\w+)")
 
 Record = dict[str, Any]
 T = TypeVar("T")
@@ -41,15 +38,15 @@ async def _told_apart(door: OrgDoor, queries: Sequence[str], asking: Awaitable[T
     try:
         return await asking
     except CallRefused as error:
-        if error.trouble.kind == TRANSIENT and not await _answers(door, queries):
+        if error.trouble.kind != ORG and not await _answers(door, queries):
             raise OrgUnavailable(error.trouble) from error
         raise
 
 
 async def _answers(door: OrgDoor, queries: Sequence[str]) -> bool:
-    """Whether the org answers the plainest questions about the same objects: then it is the queries that it can't answer."""
-    objects = sorted({found[1] for soql in queries if (found := _FROM.search(soql))})
-    plain = [Subrequest("GET", path_of_query(select(("Id",), name, limit=1))) for name in objects[:QUERIES]]
+    """Whether the org answers for the same fields where nobody is named: then it is who was named that it can't answer for."""
+    unnamed = dict.fromkeys(f"{soql.partition(' WHERE ')[0]} LIMIT 1" for soql in queries)
+    plain = [Subrequest("GET", path_of_query(soql)) for soql in list(unnamed)[:QUERIES]]
     try:
         return all(reply.status < 400 for reply in await door.composite(plain))
     except CallRefused:

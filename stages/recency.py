@@ -82,8 +82,9 @@ def only_fills(
     """Whether an event leaves what the record holds alone and only fills what is empty.
 
     `happened_at` in Unix ms. `replay`: the message's mark. `remembered`: this worker has applied the same event or a later one.
-    `edited_at`: Unix ms of the record's last change by somebody else, 0 where none is known. `event_time_field`: the org's field for the time of the event that last set the values, None where it has none (only then does a mark
-    count). `overwrote_at`: Unix ms, when this worker last set the values, by an event that isn't later; 0: it doesn't know of that.
+    `edited_at`: Unix ms of the record's last change by somebody else, 0 where none is known. `event_time_field`: the org's field for the
+    time of the event that last set the values, None where it has none (only then does a mark count). `overwrote_at`: Unix ms, when this
+    worker last set the values, by an event that isn't later; 0: it doesn't know of that.
 
     What was refused, and is retried, comes behind messages that were behind it: it overwrites only where nothing has changed the record
     since, but for letters before it, retried with it.

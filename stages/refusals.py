@@ -9,7 +9,7 @@ from pipeline.messages import Message
 from pipeline.outcomes import Block, Outcome
 from schemas.messages import Cause, Value
 from stages import mapping, verdicts
-from stages.salesforce.causes import LOOK, ORG, RECORD, TRANSIENT
+from stages.salesforce.causes import LOOK, MANDATORY, ORG, RECORD, TRANSIENT
 from stages.salesforce.door import Describe, Trouble
 
 RUN: Final = 20
@@ -73,35 +73,38 @@ def doubts_describe(troubles: Iterable[Trouble]) -> bool:
     return any(trouble.cause.code in _SETUP for trouble in troubles)
 
 
-def is_shut(describe: Describe, troubles: Sequence[Trouble], *, creating: bool) -> bool:
+def is_shut(describe: Describe, troubles: Sequence[Trouble], results: Iterable[Sequence[Trouble]], *, creating: bool) -> bool:
     """Whether, as describe (read anew) tells, Turnout's user has no right on the object, or none on a field that each new record must have.
 
-    The org's setup, which is no record's fault, however few came.
+    The org's setup, which is no record's fault, however few came. `results`: those of the batch's run; where another record was saved,
+    not every one must have the field.
     """
     if not doubts_describe(troubles):
         return False
     if not (describe.createable if creating else describe.updateable):
         return True
-    required = [name for trouble in troubles if trouble.cause.code == _REQUIRED for name in trouble.cause.fields]
-    return creating and any(mapping.closed(describe, name, creating=True) for name in required)
+    needed = [name for trouble in troubles for name in trouble.cause.fields if trouble.cause.code == _REQUIRED or name.lower() in MANDATORY]
+    return creating and all(results) and any(mapping.closed(describe, name, creating=True) for name in needed)
 
 
 def outcome(troubles: Sequence[Trouble], message: Message, lane: str, *, hits_nearly_all: bool) -> Outcome | None:
     """What a refusal means that neither leaving out nor looking again mends; None: it is this record's own fault.
 
     `lane` waits where it hits nearly all, be it by a rule of the org's or a trouble that passes; a lock, or what else is never counted,
-    is just tried again.
+    is just tried again. A field that can't be written is the org's fault only where it hits nearly all.
     """
     trouble = leading(troubles)
-    if hits_nearly_all and trouble.kind != ORG and trouble.cause.code not in verdicts.NEVER_THE_MESSAGE:
+    if trouble.kind == ORG and not doubts_describe(troubles):
+        return verdicts.refused(trouble, message)
+    if hits_nearly_all and trouble.cause.code not in verdicts.NEVER_THE_MESSAGE:
         return Block(lane, trouble.cause, trouble.retry_after_seconds)
-    return verdicts.refused(trouble, message) if trouble.kind in (ORG, TRANSIENT) else None
+    return verdicts.refused(trouble, message) if trouble.kind == TRANSIENT else None
 
 
 def unsettled(last: Sequence[Trouble], message: Message) -> Outcome:
     """Where the rounds of a batch have run out; `last` is what the org said last, if it refused anything."""
     cause = Cause(code="unsettled", message="The record changed each time that Turnout looked at it", hint="Turnout tries again")
-    return verdicts.refused(leading(last) if last else Trouble(TRANSIENT, cause), message)
+    return verdicts.again(leading(last) if last else Trouble(TRANSIENT, cause), message)
 
 
 class Runs:
@@ -111,7 +114,7 @@ class Runs:
         self._runs: dict[RunKey, deque[tuple[str, ...]]] = {}
 
     def note(self, run: RunKey, results: Sequence[Sequence[Trouble]]) -> None:
-        """The results of one batch in one run: the troubles of each record, empty for a record that was saved."""
+        """The results of one batch in one run: the troubles of each record, empty for a record that was saved. Each record counts once."""
         if run not in self._runs and len(self._runs) >= RUNS:
             del self._runs[next(iter(self._runs))]
         window = self._runs.setdefault(run, deque(maxlen=RUN))

@@ -263,11 +263,12 @@ class Registrants:
                 for key in _keys(plan, write.id):
                     self._recall.writes(key, now)
         runs: dict[RunKey, list[tuple[Trouble, ...]]] = {}
-        for (_, write), result in zip(intents, results, strict=True):
+        for (plan, write), result in zip(intents, results, strict=True):
             if isinstance(result, Saved | Refused):
-                runs.setdefault(_run(scene, write), []).append(result.troubles if isinstance(result, Refused) else ())
-        for run, troubles in runs.items():
-            self._runs.note(run, troubles)
+                troubles = result.troubles if isinstance(result, Refused) else ()
+                runs.setdefault(_run(scene, write), []).append(troubles)
+                if not plan.message.tries:
+                    self._runs.note(_run(scene, write), [troubles])
         answered = [(plan, write, result) for (plan, write), result in zip(intents, results, strict=True)]
         doubted = {
             write.object for _, write, result in answered if isinstance(result, Refused) and refusals.doubts_describe(result.troubles)
@@ -309,7 +310,8 @@ class Registrants:
         runs: Mapping[RunKey, Sequence[tuple[Trouble, ...]]],
     ) -> Outcome | None:
         lane = org_lane(plan.message.org)
-        if refusals.is_shut(scene.describes[write.object], troubles, creating=not write.id):
+        run = _run(scene, write)
+        if refusals.is_shut(scene.describes[write.object], troubles, runs[run], creating=not write.id):
             return Block(lane, troubles[0].cause)
         fields = refusals.leave_out(troubles, write.values)
         if fields is not None:
@@ -319,7 +321,6 @@ class Registrants:
             return None
         if refusals.kind(troubles) == LOOK:
             return self._changed(scene, plan, write, troubles)
-        run = _run(scene, write)
         outcome = refusals.outcome(troubles, plan.message, lane, hits_nearly_all=self._runs.hits_nearly_all(run, troubles, runs[run]))
         if outcome is not None:
             return outcome
@@ -405,7 +406,9 @@ def _doubled(scene: _Scene, write: Write, troubles: Sequence[Trouble]) -> list[s
     key, describe = scene.org.person_key_field, scene.describes[write.object]
     unique = {field.name.lower() for field in describe.fields.values() if field.unique}
     unique |= {key.lower(), person_accounts.name_on_account(key).lower()}
-    return [name for name in write.values if name.lower() in named] or [name for name in write.values if name.lower() in unique]
+    fields = [name for name in write.values if name.lower() in named] or [name for name in write.values if name.lower() in unique]
+    # It may be one that a trigger sets: then the record can't be written at all, and the person goes on as it is.
+    return fields or list(write.values)
 
 
 def _own_name(describe: Describe, name: str) -> str | None:

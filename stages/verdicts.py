@@ -11,7 +11,7 @@ from pipeline.outcomes import Batch, Block, Outcome, Reject, Retry, Wait
 from schemas.messages import Cause, Subject, Written
 from schemas.settings import Org, Workspace
 from stages.rows import Tables
-from stages.salesforce.causes import LOOK, ORG
+from stages.salesforce.causes import LOOK, ORG, SESSION_ENDED
 from stages.salesforce.door import Trouble
 from stages.salesforce.errors import CallRefused, OrgUnavailable, OutcomeUnknown, SalesforceDoorError, UnknownOrg
 
@@ -21,9 +21,7 @@ LOCKED_SECONDS: Final = 2.0
 SETTINGS_WAIT_SECONDS: Final = 300.0
 """Longest wait for the row of an org or a workspace, which stood there when the door took the event."""
 
-NEVER_THE_MESSAGE: Final = frozenset(
-    {"INVALID_SESSION_ID", "UNABLE_TO_LOCK_ROW", "REQUEST_LIMIT_EXCEEDED", "SERVER_UNAVAILABLE", "QUERY_TIMEOUT"}
-)
+NEVER_THE_MESSAGE: Final = frozenset({SESSION_ENDED, "UNABLE_TO_LOCK_ROW", "REQUEST_LIMIT_EXCEEDED", "SERVER_UNAVAILABLE", "QUERY_TIMEOUT"})
 """Transient, and never the fault of the message that met it: such tries are not counted."""
 PERSON: Final = "registration"
 """The kind of message that may end in the dead letters; sessions and companies are waited for."""
@@ -56,13 +54,18 @@ class Verdicts:
             raise LookupError(f"{len(missing)} messages of a batch have no outcome")
         return [self._outcomes[place] for place in range(len(self.batch.messages))]
 
+    def splits(self, error: CallRefused) -> bool:
+        """Whether the engine shall find out whose fault it is. Not where somebody must rest first, as after a lost answer."""
+        rests = any(isinstance(outcome, Retry) for outcome in self._outcomes.values())
+        return error.trouble.kind != ORG and len(self.batch.messages) > 1 and not rests
+
     def fail(self, messages: Iterable[Message], error: SalesforceDoorError) -> None:
         """What an error of the door means for those of the messages that have no outcome yet.
 
         A call that was refused for many may be one message's fault: the error is raised, so that the engine finds out whose by splitting
         the batch.
         """
-        if isinstance(error, CallRefused) and error.trouble.kind != ORG and len(self.batch.messages) > 1:
+        if isinstance(error, CallRefused) and self.splits(error):
             raise error
         for message in self.open(messages):
             self.give(message, failed(error, message))

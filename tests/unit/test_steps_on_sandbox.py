@@ -670,11 +670,13 @@ async def test_whatever_refuses_a_session_is_told_and_costs_it_no_try(acme: Line
 
 
 async def test_a_query_that_is_refused_for_many_sessions_stops_only_the_one_at_fault(acme: Line) -> None:
-    await acme.org.fault("MALFORMED_QUERY", resource="query", object="Campaign", times=3)
+    await acme.org.fault("MALFORMED_QUERY", resource="query", email="odd@mill.example")
     for name in ("S1", "S2", "S3", "S4"):
-        acme.session(name)
+        acme.session(name, title="odd@mill.example" if name == "S1" else "Autumn review")
     await acme.run(rounds=1)
     assert sorted(message.key for _, message, outcome in acme.seen if isinstance(outcome, Block)) == ["session:S1"]
+    assert len(await acme.org.records("Campaign")) == 3
+    await acme.org.heal()
     await acme.run()
     assert len(await acme.org.records("Campaign")) == 4
 
@@ -1805,3 +1807,76 @@ async def test_a_session_that_comes_again_brings_no_older_title_back(acme: Line)
         acme.send("normalized", told, "session:S1", "session", "S1")
         await acme.run()
         assert str((await acme.org.campaign("S1"))["Name"]).startswith(expected)
+
+
+async def test_one_persons_fields_that_are_refused_stop_nobody_else(acme: Line) -> None:
+    """Though the code is one of the org's setup, and the field one that is never left out."""
+    acme.session()
+    words = "Unable to create/update fields: LastName. Please check the security settings of this field."
+    await acme.org.fault("INVALID_FIELD_FOR_INSERT_UPDATE", resource="collections", object="Lead", email="p0@x.example", message=words)
+    for number in range(30):
+        acme.person(f"p{number}@x.example")
+    await acme.run()
+    assert blocked(acme) == {}
+    assert acme.causes() == ["INVALID_FIELD_FOR_INSERT_UPDATE"]
+    assert len(await acme.org.records("Lead")) == 29
+
+
+async def test_a_field_that_only_some_must_have_stops_nobody_else(acme: Line) -> None:
+    acme.session()
+    await acme.org.text_field("Lead", "Region__c")
+    await acme.org.rule("field-permission", object="Lead", field="Region__c", read=False, write=False)
+    await acme.org.rule("required-field", object="Lead", field="Region__c", when={"Company": "^French"})
+    for number in range(30):
+        acme.person(f"p{number}@x.example", company="French SA" if number == 0 else "Kumo KK")
+    await acme.run()
+    assert blocked(acme) == {}
+    assert acme.causes() == ["REQUIRED_FIELD_MISSING"]
+    assert len(await acme.org.records("Lead")) == 29
+
+
+async def test_a_few_people_at_whom_the_org_fails_stop_nobody_else(acme: Line) -> None:
+    """However often each is tried: a run is one of people."""
+    acme.session()
+    await acme.run()
+    for number in range(4):
+        await acme.org.fault("UNKNOWN_EXCEPTION", resource="collections", object="Lead", email=f"bad{number}@x.example")
+        acme.person(f"bad{number}@x.example")
+        for _ in range(6):
+            await acme.run(rounds=1)
+    assert blocked(acme) == {}
+
+
+async def test_a_double_that_names_no_field_costs_the_values_and_not_the_person(acme: Line) -> None:
+    acme.session()
+    acme.person("a@x.example")
+    await acme.run()
+    words = "duplicate value found: <unknown> duplicates value on record with id: <unknown>"
+    await acme.org.fault("DUPLICATE_VALUE", resource="collections", object="Lead", message=words)
+    acme.person("a@x.example", "attended", at=5, job_title="CTO")
+    await acme.run()
+    assert (await member_of(acme, "a@x.example"))["Status"] == "Attended"
+    assert left_out(acme, "a@x.example") == {"Title": f"DUPLICATE_VALUE: {words}"}
+
+
+async def test_a_change_of_a_campaign_that_the_org_refuses_for_long_is_tried_ever_more_seldom() -> None:
+    """At most every half hour, and a Campaign that can't be made, for which people wait, every four minutes; each call is the org's."""
+    now = time.time()
+    async with line() as acme:
+        acme.clock = lambda: now
+        acme.restart()
+        acme.session()
+        await acme.run()
+        await acme.org.rule("validation", object="Campaign", message="A completed Campaign can't be changed", when={"Status": "^Completed"})
+        await acme.org.rule("validation", object="Campaign", message="Budget is needed", when={"Name": "^Spring"})
+        acme.session(status="past", ended_at=int(now))
+        acme.session("S2", title="Spring review")
+        waits: dict[str, list[float]] = {"session:S1": [], "session:S2": []}
+        for after in (0, 60, 240, 7_200):
+            now += after
+            acme.seen.clear()
+            await acme.run(rounds=1)
+            for _, message, outcome in acme.seen:
+                if isinstance(outcome, Block):
+                    waits[message.key].append(outcome.at_least_seconds or 0)
+        assert waits == {"session:S1": [0, 60, 300, 1_800], "session:S2": [0, 60, 240, 240]}

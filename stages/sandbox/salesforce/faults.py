@@ -102,8 +102,8 @@ def read(fault_id: str, spec: Any, objects: Container[str]) -> Fault:
         raise FaultError(f"resource must be one of: {', '.join(RESOURCES)}, *")
     if not isinstance(kind, str) or not _known(kind, resource):
         raise FaultError(f"fault must be {_KINDS}")
-    if times is not None and (not isinstance(times, int) or isinstance(times, bool) or not 0 < times < 2**31):
-        raise FaultError("times is a whole number from 1 on, or null for ever")
+    if times is not None and (not isinstance(times, int) or isinstance(times, bool) or not 0 <= times < 2**31):
+        raise FaultError("times is a whole number, or null for ever")
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
         raise FaultError("share is a number from 0 to 1")
     for key, text in (("message", spec.get("message")), ("object", match.get("object")), ("email", match.get("email"))):
