@@ -38,7 +38,8 @@ from schemas.tables import LaneRow
 from stages.sandbox.broker import die_with
 
 STAGE: Final = "work"
-SESSION_MS: Final = 6_000
+SESSION_MS: Final = 10_000
+"""Longer than a broker stands still on a busy machine."""
 PATIENCE_SECONDS: Final = 60.0
 START_SECONDS: Final = 60.0
 """For what is waited for first of a worker in a process of its own: its interpreter and its imports come before."""
