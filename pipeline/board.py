@@ -1,6 +1,7 @@
 """Which lanes are blocked, since when and why, and when each may be tried again. One board a stage and worker; pure but for its clock."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 
 from pipeline.backoff import backoff_seconds
@@ -44,6 +45,8 @@ class Board:
         self._clock, self._random, self._probing = clock, random, probing
         self.blocked: dict[str, Blocked] = {}
         self._recovered: dict[str, tuple[float, int]] = {}
+        self._nudged: dict[str, float] = {}
+        """When something about a lane was mended last. Such lanes are those of orgs and workspaces: few."""
 
     def block(self, lane: str, cause: Cause, at_least_seconds: float | None) -> bool:
         """The lane is blocked (still). False where it was known and no probe was under way: several messages of one batch say the same."""
@@ -109,11 +112,16 @@ class Board:
 
     def nudge(self, prefix: str) -> None:
         """Something was mended: the lanes at or below `prefix` may be tried at once."""
-        now = self._clock()
+        now = self._nudged[prefix] = self._clock()
         for lane, blocked in self.blocked.items():
             if lane == prefix or lane.startswith(prefix + "/"):
                 blocked.next_try = min(blocked.next_try, now)
                 blocked.probes_left = self._probing.messages
+
+    def nudged_since(self, lane: str, moment: float) -> bool:
+        """Whether something about this lane, or a wider one, was mended after `moment`."""
+        wider = itertools.accumulate(lane.split("/"), "{}/{}".format)
+        return any(self._nudged.get(one, moment) > moment for one in wider)
 
     def next_try(self) -> float | None:
         """The earliest time at which a blocked lane may be tried; None: none is blocked."""

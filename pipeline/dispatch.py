@@ -529,9 +529,13 @@ class Dispatcher:
         line = self._lines[entry.message.org]
         if narrowest:
             entry.blocks += 1
-            seconds = max(outcome.at_least_seconds or 0.0, self._rest(entry.blocks))
-            due = self._now() + seconds
-            self._give_back(line, entry, key, outcome.lane, "blocked", outcome.cause, wake=lambda: self._now() >= due)
+            now = self._now()
+            due = now + max(outcome.at_least_seconds or 0.0, self._rest(entry.blocks))
+
+            def wake() -> bool:
+                return self._now() >= due or self.board.nudged_since(outcome.lane, now)
+
+            self._give_back(line, entry, key, outcome.lane, "blocked", outcome.cause, wake)
             return
         if outcome.lane not in emptied:
             emptied.add(outcome.lane)

@@ -254,6 +254,26 @@ def test_tries_are_no_part_of_a_wait() -> None:
     simulated(test)
 
 
+def test_who_blocks_its_own_lane_alone_is_tried_at_once_when_its_org_is_mended() -> None:
+    """Rule 13: a check that succeeds, or settings that change, say so."""
+
+    async def test(room: Room) -> None:
+        mended = False
+        decided = each(lambda message: numbered(message) if mended else Block(message.lanes[-1], REFUSED, 1_800.0))
+        running = await room.enter(decided, NO_REST)
+        room.send([told(0)])
+        await room.until(lambda: len(running.lanes()) == 1)
+        await room.pass_by(60)
+        mended = True
+        running.worker.nudge("org:bolt")
+        await room.pass_by(60)
+        assert room.numbers() == []
+        running.worker.nudge("org:acme")
+        await room.until(lambda: room.numbers() == [0], 5)
+
+    simulated(test)
+
+
 def test_who_blocks_its_own_lane_alone_is_tried_ever_more_seldom_and_is_no_dead_letter_for_it() -> None:
     """Rules 1 and 13: up to a minute apart; blocks are no tries."""
 
