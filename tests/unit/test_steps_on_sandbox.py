@@ -1809,17 +1809,23 @@ async def test_a_session_that_comes_again_brings_no_older_title_back(acme: Line)
         assert str((await acme.org.campaign("S1"))["Name"]).startswith(expected)
 
 
+async def one_of_thirty_is_refused(acme: Line, code: str) -> None:
+    """The first, of a company of its own; with this code, and nobody else."""
+    for number in range(30):
+        acme.person(f"p{number}@x.example", company="French SA" if number == 0 else "Kumo KK")
+    await acme.run()
+    assert blocked(acme) == {}
+    assert acme.causes() == [code]
+    assert [type(outcome) for _, outcome in acme.of("p0@x.example")] == [Reject]
+    assert len(await acme.org.records("Lead")) == 29
+
+
 async def test_one_persons_fields_that_are_refused_stop_nobody_else(acme: Line) -> None:
     """Though the code is one of the org's setup, and the field one that is never left out."""
     acme.session()
     words = "Unable to create/update fields: LastName. Please check the security settings of this field."
     await acme.org.fault("INVALID_FIELD_FOR_INSERT_UPDATE", resource="collections", object="Lead", email="p0@x.example", message=words)
-    for number in range(30):
-        acme.person(f"p{number}@x.example")
-    await acme.run()
-    assert blocked(acme) == {}
-    assert acme.causes() == ["INVALID_FIELD_FOR_INSERT_UPDATE"]
-    assert len(await acme.org.records("Lead")) == 29
+    await one_of_thirty_is_refused(acme, "INVALID_FIELD_FOR_INSERT_UPDATE")
 
 
 async def test_a_field_that_only_some_must_have_stops_nobody_else(acme: Line) -> None:
@@ -1827,12 +1833,7 @@ async def test_a_field_that_only_some_must_have_stops_nobody_else(acme: Line) ->
     await acme.org.text_field("Lead", "Region__c")
     await acme.org.rule("field-permission", object="Lead", field="Region__c", read=False, write=False)
     await acme.org.rule("required-field", object="Lead", field="Region__c", when={"Company": "^French"})
-    for number in range(30):
-        acme.person(f"p{number}@x.example", company="French SA" if number == 0 else "Kumo KK")
-    await acme.run()
-    assert blocked(acme) == {}
-    assert acme.causes() == ["REQUIRED_FIELD_MISSING"]
-    assert len(await acme.org.records("Lead")) == 29
+    await one_of_thirty_is_refused(acme, "REQUIRED_FIELD_MISSING")
 
 
 async def test_a_few_people_at_whom_the_org_fails_stop_nobody_else(acme: Line) -> None:
