@@ -1,4 +1,4 @@
-"""How a consumer of aiokafka is ended within a bound, whatever it is doing. Never waits for a broker that does not answer."""
+"""How clients of aiokafka are started and ended so that nothing of them stays open, each within a bound, whatever the broker does."""
 
 import asyncio
 from typing import Any, Final
@@ -12,10 +12,27 @@ UNSTARTED_SECONDS: Final = 5.0
 """How long one that did not start may take to close."""
 
 
+CANCELLED_SECONDS: Final = 1.0
+"""How long a start that nobody wants any more may go on."""
+
+
+async def begun(client: Any) -> None:
+    """Starts a client. A start that is cancelled goes on for a moment: half-way it has a connection that no `stop` knows of (aiokafka 0.14)."""
+    starting = asyncio.create_task(client.start())
+    try:
+        await asyncio.shield(starting)
+    finally:
+        if not starting.done():
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait({starting}, timeout=CANCELLED_SECONDS)
+            starting.cancel()
+            await asyncio.wait({starting})
+
+
 async def started(consumer: Any) -> None:
     """Starts it, and lets its tasks have their first step: one that is cancelled before it would end `stop` half-way (aiokafka 0.14)."""
     try:
-        await consumer.start()
+        await begun(consumer)
         await asyncio.sleep(0)
     except BaseException:
         # Also where its task was cancelled, which would cancel the closing too.

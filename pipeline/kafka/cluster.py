@@ -10,7 +10,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from pipeline.errors import TopicMissing, TransportError
 from pipeline.kafka.asking import answered, translating
-from pipeline.kafka.closing import closed, started
+from pipeline.kafka.closing import begun, closed, started
 from pipeline.kafka.settings import KafkaSettings
 from pipeline.records import Commit
 
@@ -34,7 +34,7 @@ class KafkaCluster:
         self._admin = AIOKafkaAdminClient(**connection)
         self._consumer = AIOKafkaConsumer(**connection, enable_auto_commit=False, auto_offset_reset="none")
         with translating(f"connecting to {self._settings.bootstrap}"):
-            await self._admin.start()
+            await begun(self._admin)
             await started(self._consumer)
 
     async def stop(self) -> None:

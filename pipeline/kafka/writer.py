@@ -17,6 +17,7 @@ from aiokafka.partitioner import murmur2
 
 from pipeline.errors import NotAllowed, RecordTooLarge, TopicMissing, TransportError, WriteError
 from pipeline.kafka.asking import RESOURCES, translated, within
+from pipeline.kafka.closing import begun
 from pipeline.kafka.settings import KafkaSettings
 from pipeline.records import Ack, Outgoing
 
@@ -426,7 +427,7 @@ class KafkaWriter:
                 f"starting a producer at {self._settings.bootstrap}",
                 "Write on any topic, or IdempotentWrite",
             ):
-                await client.start()
+                await begun(client)
         except BaseException:
             await client.stop()
             raise
