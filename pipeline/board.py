@@ -72,9 +72,27 @@ class Board:
         if not self.blocked:
             return []
         freed = [lane for lane in lanes if lane in self.blocked]
-        for lane in freed:
-            self._recovered[lane] = (self._clock(), self.blocked.pop(lane).attempt)
+        if freed:
+            now = self._clock()
+            lately = now - self._probing.well_seconds
+            self._recovered = {lane: known for lane, known in self._recovered.items() if known[0] >= lately}
+            self._recovered.update((lane, (now, self.blocked.pop(lane).attempt)) for lane in freed)
         return freed
+
+    def unasked(self, lane: str) -> None:
+        """The probe of this lane ended without having called anybody: the next one may go at once."""
+        blocked = self.blocked.get(lane)
+        if blocked is not None and blocked.probing:
+            blocked.next_try = self._clock()
+            blocked.probes_left = self._probing.messages
+            blocked.probing = False
+
+    def restore(self, lane: str, cause: Cause, seconds: float) -> None:
+        """The lane was blocked under an owner before, and may be tried in so many seconds: with a probe, and not with all that waits."""
+        if lane not in self.blocked:
+            now = self._clock()
+            due = now + min(max(0.0, seconds), self._probing.longest_seconds)
+            self.blocked[lane] = Blocked(lane, cause, now, next_try=due, probes_left=self._probing.messages)
 
     def stops(self, lanes: Sequence[str]) -> Blocked | None:
         """The widest of `lanes` that lets nothing through now; None lets one message through, as part of a probe where one is due."""

@@ -17,7 +17,7 @@ from pipeline.backoff import backoff_seconds
 from pipeline.board import Board
 from pipeline.delivery import deliver, out_record, records_of, row_record, unexpected
 from pipeline.errors import LeaseLost, PipelineError
-from pipeline.lanes import LaneKey
+from pipeline.lanes import LaneKey, key_of_name, key_of_org, org_lane
 from pipeline.ledger import Held, Lag, Ledger, Verdict
 from pipeline.lines import Entry, Line, State, Tally
 from pipeline.messages import Message
@@ -40,11 +40,18 @@ _AGAIN_SECONDS = 1.0
 """First wait after a step that raised, or took too long."""
 _SHORTEST_SECONDS = 0.5
 """What a wait doubles from where none was asked for."""
+_LEAST_ALONE = 16
+"""So many lanes of one order key an org may always have that lag."""
 _ENDLESS_SECONDS = 600
 """Who rests for so long between tries has no last one: all bounded tries are over before."""
 """State of a lane whose messages go to the dead letters, since the log would soon lose them."""
 
+CROWD = "crowded"
+"""State of a lane that waits until fewer narrower ones lag each for itself: it holds none of them up."""
+
 STUCK = Cause(code="behind", message="One before it of the same person waits, and no more may wait in memory; it follows in order.")
+
+CROWDED = Cause(code="more_wait", message="Many of this lane wait each for itself, and no more may be remembered; it follows in order.")
 
 BUSY = Cause(code="busy", message="More of this lane came than is worked on at once; it follows in order.")
 
@@ -74,6 +81,8 @@ class Dispatcher:
         self._limits = stage.limits
         self._least_bound = stage.limits.batch_messages // 4
         self._least_bytes = stage.limits.total_bytes // 64
+        self._plenty = stage.limits.total_messages // 2
+        """While no more is held, an org may have its least in any case."""
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._lines: dict[str, Line] = {}
@@ -128,11 +137,13 @@ class Dispatcher:
         """Whether batches must end sooner or later: some run, or nothing more is read until they do."""
         return self.running_messages > 0 or self.full
 
-    def closed(self, message: Message) -> Closed | None:
-        """The lane that lets this message through neither now nor as a probe."""
+    def closed(self, message: Message, ledger: Ledger[Entry], lag: Lag | None) -> Closed | None:
+        """The lane that lets this message through neither now nor as a probe; `lag` is the one that covers it."""
         closed = self._stage.gate.closed(message)
         if closed is not None:
             return closed
+        if ledger.alone and not message.urgent and not (lag and lag.alone) and self._is_crowded(ledger, key_of_org(message.org)):
+            return Closed(message.shared_lanes[-1], CROWD, CROWDED)
         line = self._lines.get(message.org)
         if line is not None and line.resting and self._over_budget(line) and line.is_stuck(message.key, message.lane_key):
             return Closed(message.lanes[-1], "waiting", STUCK)
@@ -145,19 +156,29 @@ class Dispatcher:
         """Whether the org's bound of work in flight is reached. What nobody else waits for is then passed over."""
         line = self._lines.get(message.org)
         # First what costs least: this is asked for every message.
-        if line is None or (line.active < self._least_bound and line.active_bytes < self._least_bytes) or message.urgent:
+        if line is None or message.urgent:
+            return False
+        if self.held < self._plenty and line.active < self._least_bound and line.active_bytes < self._least_bytes:
             return False
         return line.active >= self._org_bound() or line.active_bytes >= self._org_bytes()
 
+    def _is_crowded(self, ledger: Ledger[Entry], org: LaneKey, share: float = 1.0) -> bool:
+        """Whether so many lanes of one order key each lag that an org gets no more, or (`share`) is still near that bound."""
+        count = ledger.alone.get(org, 0)
+        if count < _LEAST_ALONE:
+            return False
+        room = self._limits.lagging_lanes // max(1, len(self.ledgers())) - ledger.alone.total()
+        return count >= share * max(_LEAST_ALONE, (room + count) // 4)
+
     def _org_bound(self) -> int:
-        """One org gets at most a quarter of the room that is left, so that some can't fill it for all."""
+        """One org gets at most a quarter of the room that is left, so that some can't fill it for all; where that is scarce it gets little."""
         room = self._limits.total_messages - self.held
-        return max(self._least_bound, min(self._limits.org_messages, room // 4))
+        return max(1, min(self._least_bound, room // 16), min(self._limits.org_messages, room // 4))
 
     def _org_bytes(self) -> int:
         """The same in bytes. What is larger than that goes alone."""
         room = self._limits.total_bytes - self.held_bytes
-        return max(self._least_bytes, min(self._limits.org_bytes, room // 4))
+        return max(1, min(self._least_bytes, room // 16), min(self._limits.org_bytes, room // 4))
 
     def has_room(self, org: str) -> bool:
         """Whether a lane of the org that lagged for being busy may go on."""
@@ -195,12 +216,12 @@ class Dispatcher:
         record, key = message.record, message.lane_key
         lag = ledger.owner(key)
         if lag is None or lag.following:
-            closed = None if message.refusal else self.closed(message)
+            closed = None if message.refusal else self.closed(message, ledger, lag)
             if closed is not None or self.is_busy(message):
                 # `live` counts it as passed over.
                 self.pass_over(ledger, message, key, closed).passed -= 1
                 lag = ledger.owner(key)
-        urgent = message.urgent and lag is not None and lag.state in ("busy", "waiting")
+        urgent = message.urgent and lag is not None and lag.state in ("busy", "waiting", CROWD)
         verdict = ledger.live(record.offset, key, record.timestamp_ms, urgent=urgent)
         if verdict is Verdict.TAKE:
             self.hold(message, ledger, key)
@@ -234,27 +255,27 @@ class Dispatcher:
 
     def _consider(self, line: Line, *, filled: bool = False) -> None:
         """Starts the org's next batch, or sees to it that it is started when it has been filled long enough; `filled`: it has."""
-        ready = line.ready
-        if not ready or self._stopping or self._group is None:
+        if not line.ready or self._stopping or self._group is None:
             return
         now = self._now()
         if not line.first_ready_at:
             line.first_ready_at = now
         most_batches = 1 if self.board.in_doubt(f"org:{line.org}") else self._limits.org_batches
-        if line.running >= most_batches:
-            return
-        # Waiting for more is of no use where as many again wait behind these for their turn.
-        if not filled and ready < line.batch_max and line.behind <= ready:
-            due = line.first_ready_at + (self._limits.wait_longest_seconds if line.running else line.wait_seconds)
-            if now < due:
-                if line.timer is None:
-                    line.timer = asyncio.get_running_loop().call_later(due - now, self._timed, line).cancel
+        while line.running < most_batches and (ready := line.ready):
+            # Waiting for more is of no use where as many again wait behind these for their turn.
+            if not filled and ready < line.batch_max and line.behind <= ready:
+                due = line.first_ready_at + (self._limits.wait_longest_seconds if line.running else line.wait_seconds)
+                if now < due:
+                    if line.timer is None:
+                        line.timer = asyncio.get_running_loop().call_later(due - now, self._timed, line).cancel
+                    return
+            batch = line.take(line.batch_max)
+            line.first_ready_at = now if line.ready else 0.0
+            if not batch:
                 return
-        batch = line.take(line.batch_max)
-        line.first_ready_at = now if line.ready else 0.0
-        if batch:
             line.running += 1
             self._group.start_soon(self._run, line, batch)
+            filled = False
 
     def _timed(self, line: Line) -> None:
         line.timer = None
@@ -265,9 +286,10 @@ class Dispatcher:
         if not self.is_working:
             self.last_progress = started
         self.running_messages += len(entries)
+        answered = self._answers(line.org)
         try:
             outcomes = await self._decide(line.org, entries)
-            await self._act(line, entries, outcomes)
+            await self._act(line, entries, outcomes, was_asked=self._stage.answers is None or self._answers(line.org) != answered)
         finally:
             self.running_messages -= len(entries)
             self.last_progress = self._now()
@@ -275,10 +297,17 @@ class Dispatcher:
             line.moved_at = self._now()
             line.serials -= {entry.serial for entry in entries}
             self._fit(line, len(entries), self._now() - started)
+            if line.timer is not None:
+                # It was set for what waits beside a batch.
+                line.timer()
+                line.timer = None
             if not line.active and not line.resting and self._lines.get(line.org) is line and line.timer is None:
                 del self._lines[line.org]
             self._consider(line)
             self.changed.set()
+
+    def _answers(self, org: str) -> int:
+        return 0 if self._stage.answers is None else self._stage.answers(org)
 
     def _fit(self, line: Line, messages: int, seconds: float) -> None:
         """The next batch's size and the time it is filled for, from how this one went."""
@@ -334,7 +363,8 @@ class Dispatcher:
 
     # -- acting -------------------------------------------------------------------------------------
 
-    async def _act(self, line: Line, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
+    async def _act(self, line: Line, entries: Sequence[Entry], outcomes: Sequence[Outcome], *, was_asked: bool) -> None:
+        """`was_asked`: the org answered a call meanwhile. Else what got through says nothing of it."""
         decided = [
             (entry, self._bounded(entry, outcome)) for entry, outcome in zip(entries, outcomes, strict=True) if entry.state is State.RUNNING
         ]
@@ -362,9 +392,12 @@ class Dispatcher:
         blocked = [(entry, outcome) for entry, outcome in decided if isinstance(outcome, Block)]
         # A message that no step has seen says nothing of its lanes.
         told = (entry for entry, outcome in decided if entry.message.refusal is None and not isinstance(outcome, (Block, Retry)))
+        silent = {outcome.lane for _, outcome in blocked}
+        if not was_asked and not blocked:
+            silent = {org_lane(line.org)}
+            self.board.unasked(org_lane(line.org))
         for lanes in {entry.message.shared_lanes for entry in told}:
-            stopped = {outcome.lane for _, outcome in blocked}
-            self.board.well([lane for lane in lanes if lane not in stopped])
+            self.board.well([lane for lane in lanes if lane not in silent])
         emptied: set[str] = set()
         for entry, outcome in blocked:
             if entry.state is State.RUNNING:
@@ -385,11 +418,21 @@ class Dispatcher:
             return []
         if isinstance(outcome, Block):
             return [row_record(row) for row in outcome.rows]
-        if isinstance(outcome, Wait) and entry.asked != (asked := (outcome.table, outcome.key, outcome.seen)):
-            entry.asked = asked
-            if not self._waits.others(outcome.table, outcome.key):
-                return [out_record(entry.message, out) for out in outcome.outs]
+        if isinstance(outcome, Wait) and outcome.outs and self._may_ask(entry, outcome):
+            return [out_record(entry.message, out) for out in outcome.outs]
         return []
+
+    def _may_ask(self, entry: Entry, outcome: Wait) -> bool:
+        """One question is enough for all who wait for a row, until it may have been in vain."""
+        now = self._now()
+        asked_at = self._waits.asked_at(outcome.table, outcome.key)
+        asked = (outcome.table, outcome.key, outcome.seen)
+        is_known = asked_at is not None or entry.asked == asked
+        if is_known and (outcome.again_seconds is None or (asked_at is not None and now - asked_at < outcome.again_seconds)):
+            return False
+        entry.asked = asked
+        self._waits.asked(outcome.table, outcome.key, now)
+        return True
 
     async def _write(self, records: list[Outgoing], owners: list[Entry]) -> None:
         def too_large(index: int) -> Sequence[Outgoing]:
@@ -409,7 +452,7 @@ class Dispatcher:
         )
         for record, ack in written:
             if record.topic in self._tables and record.key is not None:
-                self._tables[record.topic].written(record.key.decode(), record.value, ack.offset)
+                self._tables[record.topic].written(record.key.decode(), record.value, ack)
 
     def _finish(self, line: Line, done: Sequence[tuple[Entry, Emit | Drop | Reject]]) -> None:
         counts: Counter[tuple[str, str]] = Counter()
@@ -476,17 +519,22 @@ class Dispatcher:
             table, key, seen = self._tables[outcome.table], outcome.key, outcome.seen
             lane = self._stage.waiting_lane(message)
             due_ms = message.waited_since_ms + outcome.longest_seconds * 1000 if outcome.longest_seconds is not None else float("inf")
+            again = self._now() + (float("inf") if outcome.again_seconds is None else outcome.again_seconds)
 
             def wake() -> bool:
-                return table.get(key) != seen or self._now_ms() >= due_ms
+                # Where somebody waits in memory, he asks again.
+                is_to_ask = self._now() >= again and not self._waits.others(outcome.table, key)
+                return table.get(key) != seen or self._now_ms() >= due_ms or is_to_ask
 
             self._give_back(line, entry, message.key_of(lane), lane, "waiting", outcome.cause, wake)
             return
         self._rests(line, entry, State.WAITING, outcome.cause, message.waited_since_ms)
         timer = None
+        due = [] if outcome.again_seconds is None else [outcome.again_seconds]
         if outcome.longest_seconds is not None:
-            left = outcome.longest_seconds - (self._now_ms() - message.waited_since_ms) / 1000
-            timer = asyncio.get_running_loop().call_later(max(0.0, left), self._wake, line, entry)
+            due.append(outcome.longest_seconds - (self._now_ms() - message.waited_since_ms) / 1000)
+        if due:
+            timer = asyncio.get_running_loop().call_later(max(0.0, min(due)), self._wake, line, entry)
 
         def cancel() -> None:
             self._waits.remove(outcome.table, outcome.key, entry)
@@ -502,7 +550,7 @@ class Dispatcher:
         return outcome.longest_seconds is not None and bool(since) and self._now_ms() - since >= outcome.longest_seconds * 1000
 
     def _wake(self, line: Line, entry: Entry) -> None:
-        if entry.state not in (State.RESTING, State.WAITING):
+        if entry.state not in (State.RESTING, State.WAITING) or self._send_back(entry):
             return
         if entry.cancel is not None:
             entry.cancel()
@@ -544,6 +592,26 @@ class Dispatcher:
                     if held.body.state not in (State.RUNNING, State.GONE):
                         self._give_back(line, held.body, key, outcome.lane, "blocked", outcome.cause)
         self._give_back(line, entry, key, outcome.lane, "blocked", outcome.cause)
+
+    def look_again(self, lane: str) -> None:
+        """Something about this lane changed: what is held of it goes back to the log where the gate is closed now, and waits no longer where it isn't."""
+        key = key_of_name(lane)
+        for ledger in self.ledgers():
+            for held in ledger.covered_by(key):
+                entry = held.body
+                if entry.state in (State.RUNNING, State.GONE) or self._send_back(entry):
+                    continue
+                if entry.state is State.WAITING:
+                    self._wake(self._lines[entry.message.org], entry)
+
+    def _send_back(self, entry: Entry) -> bool:
+        """Gives back a message whose lane the gate keeps closed; whether it does."""
+        closed = None if entry.message.refusal else self._stage.gate.closed(entry.message)
+        if closed is None or entry.ledger in self._going:
+            return False
+        key = entry.message.key_of(closed.lane)
+        self._give_back(self._lines[entry.message.org], entry, key, closed.lane, closed.state, closed.cause)
+        return True
 
     ledgers: Callable[[], list[Ledger[Entry]]] = staticmethod(list)
     """The ledgers of all partitions that are held; set by the worker."""
@@ -605,15 +673,19 @@ class Dispatcher:
         lane = message.shared_lanes[0] if closed is None else closed.lane
         lane_key = message.key_of(lane)
         lag = ledger.cover(message.record.offset, key, message.record.timestamp_ms, lane_key)
-        lag.passed += 1
+        ledger.passed(lag, message.record.offset)
         lag.behind |= message.urgent
         state, cause = ("busy", BUSY) if closed is None else (closed.state, closed.cause)
-        wake = self._unstuck(message) if cause is STUCK else None
+        wake = self._unstuck(message) if cause is STUCK else self._roomy(ledger, message.org) if cause is CROWDED else None
         if lag.key == lane_key:
             self.tell(lag, lane, state, cause, wake)
         else:
             self.tell(lag, lag.name or message.lanes[-1], state, cause, wake)
         return lag
+
+    def _roomy(self, ledger: Ledger[Entry], org: str) -> Callable[[], bool]:
+        """Whether so few lanes of the org lag each for itself that more may."""
+        return lambda: not self._is_crowded(ledger, key_of_org(org), 0.5)
 
     def _unstuck(self, message: Message) -> Callable[[], bool]:
         """Whether the message may come in: what it would be behind has gone, or there is room to wait."""

@@ -63,6 +63,11 @@ def prefix_length(depth: int) -> int:
     return ORG_BYTES + STEP_BYTES * (depth - 1)
 
 
+def key_of_org(org: str) -> LaneKey:
+    """Key of an org's lane."""
+    return _shared_key((org_lane(org),))
+
+
 def org_lane(org: str) -> str:
     return f"org:{org}"
 

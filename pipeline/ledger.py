@@ -5,6 +5,8 @@ reading takes; `unfinished`, the messages held in memory; `lagging`, per lane th
 the finished offsets that a lane could come back to. A message belongs to the narrowest lagging lane that covers it.
 """
 
+import dataclasses
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
 from typing import Final, Generic, TypeVar
@@ -15,7 +17,7 @@ from pipeline.metadata import LIMIT_CHARACTERS, Cursor, Encoded, Progress, encod
 T = TypeVar("T")
 
 REMEMBERED_FINISHED: Final = 50_000
-"""How many finished offsets that may be met again are remembered; beyond it the org with the most of them may repeat a whole run."""
+"""How many finished offsets that may be met again one ledger remembers; beyond it the org with the most of them may repeat a whole run."""
 
 
 class Verdict(Enum):
@@ -33,11 +35,14 @@ class Lag:
     """One lagging lane. Only `read`, `following` and the counts are the ledger's; the rest says why, for people and for the sweep."""
 
     __slots__ = (
+        "alone",
         "at_least",
         "behind",
         "cause",
+        "counted_above",
         "following",
         "key",
+        "last",
         "mend",
         "name",
         "oldest_ms",
@@ -58,6 +63,12 @@ class Lag:
         self.oldest_ms = oldest_ms
         self.passed = 0
         """Messages passed over since it began to lag and not taken since."""
+        self.alone = False
+        """It was made for one message and what comes after it in its order key: of such there may be as many as there are people."""
+        self.counted_above = (0, 0)
+        """From where to where a wider lane has counted its messages: each is counted here once the sweep of that one comes past it."""
+        self.last = 0
+        """No message of it above this offset was taken: only below it a wider lane could take one again."""
         self.at_least = False
         """`passed` is a lower bound: the lane came out of a commit."""
         self.behind = False
@@ -89,6 +100,8 @@ class Ledger(Generic[T]):
         self.main = main
         self.unfinished: dict[int, Held[T]] = {}
         self.lagging: dict[LaneKey, Lag] = {}
+        self.alone: Counter[LaneKey] = Counter()
+        """Per org, how many lanes are one order key's."""
         self.forgotten = 0
         """Finished offsets that could not be remembered: so many a lane may repeat."""
         self.changes = 0
@@ -107,6 +120,7 @@ class Ledger(Generic[T]):
         for key, cursor in (progress.cursors if progress else {}).items():
             lag = self.lagging[key] = Lag(key, cursor.offset, cursor.oldest_ms)
             lag.at_least = lag.behind = True
+            lag.last = max(main, cursor.offset)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -139,6 +153,7 @@ class Ledger(Generic[T]):
             # A restored lane whose first unfinished message lies beyond the committed offset.
             return Verdict.DONE
         if lag.following or (urgent and not lag.behind):
+            lag.last = offset
             return Verdict.TAKE
         if not lag.passed and not lag.at_least:
             lag.oldest_ms = timestamp_ms
@@ -151,15 +166,23 @@ class Ledger(Generic[T]):
         self.changes += 1
 
     def sweep(self, offset: int, key: LaneKey, timestamp_ms: int, active: Mapping[LaneKey, Lag]) -> Verdict:
-        """The sweep reads `offset`, below the main cursor, for the `active` lanes. TAKE: the caller holds it next, or calls `step_back`.
+        """The sweep reads `offset`, below the main cursor, for the `active` lanes. TAKE: the caller holds it next, or gives it back (`cover`).
 
         A lane may be active only while its `read` is not below the place from which the sweep has read without a gap: what lies between
         would be passed over for good.
         """
         lag = self.owner(key)
-        if lag is None or lag.following or active.get(lag.key) is not lag or offset < lag.read:
+        if lag is None or lag.following or offset < lag.read:
+            return Verdict.PASS
+        is_active = active.get(lag.key) is lag
+        if is_active and lag.alone and (above := self._comes_to(lag, offset)) is not None:
+            lag, is_active = above, active.get(above.key) is above
+        if offset < lag.counted_above[1]:
+            self._count_here(lag, offset, key, is_active, active)
+        if not is_active:
             return Verdict.PASS
         lag.read = offset + 1
+        lag.last = max(lag.last, offset)
         lag.oldest_ms = timestamp_ms
         self.changes += 1
         if offset in self.unfinished or self._was_finished(offset, key):
@@ -167,11 +190,44 @@ class Ledger(Generic[T]):
         lag.passed = max(0, lag.passed - 1)
         return Verdict.TAKE
 
-    def step_back(self, lag: Lag, offset: int) -> None:
-        """A message that the sweep took could not be held after all: the lane goes on there later."""
-        lag.read = min(lag.read, offset)
-        lag.passed += 1
+    def _comes_to(self, lag: Lag, offset: int) -> Lag | None:
+        """The wider lane whose cursor a lane of one order key has come to, and which takes its messages from here on; None: it goes on by itself."""
+        above = next(iter(self.wider_lagging(lag)), None)
+        if above is None or not lag.last < above.read <= offset:
+            return None
+        above.passed += lag.passed
+        # Which lane had counted which of them is no longer known.
+        above.at_least = True
+        above.behind |= lag.behind
+        self._drop(lag)
+        return above
+
+    def _drop(self, lag: Lag) -> None:
+        del self.lagging[lag.key]
+        self.alone[lag.key[:ORG_BYTES]] -= lag.alone
         self.changes += 1
+
+    def _count_here(self, lag: Lag, offset: int, key: LaneKey, is_active: bool, active: Mapping[LaneKey, Lag]) -> None:
+        """A message that a wider lane counted before `lag` began: the count goes with whichever of them comes past it for good."""
+        *narrower, counts = self._counting(lag, offset)
+        if not narrower or not (is_active or counts.key in active) or offset in self.unfinished or self._was_finished(offset, key):
+            return
+        counts.passed = max(0, counts.passed - 1)
+        (lag if is_active else narrower[-1]).passed += 1
+
+    def _counting(self, lag: Lag, offset: int) -> list[Lag]:
+        """`lag` and the wider lanes that counted this message before the next narrower one began; the last one counts it now."""
+        lanes = [lag]
+        while lanes[-1].counted_above[0] <= offset < lanes[-1].counted_above[1]:
+            above = next((wide for wide in self.wider_lagging(lanes[-1]) if wide.read <= offset), None)
+            if above is None:
+                break
+            lanes.append(above)
+        return lanes
+
+    def passed(self, lag: Lag, offset: int) -> None:
+        """Counts a message that `lag` covers, and that was taken and could not be kept."""
+        self._counting(lag, offset)[-1].passed += 1
 
     def swept(self, lag: Lag, offset: int) -> None:
         """Nothing of `lag` is left below `offset` that was not taken. At the main cursor the lane follows."""
@@ -222,30 +278,44 @@ class Ledger(Generic[T]):
         """Gives a held message back to the log: `lane`, or a narrower one that lags already, covers it from its offset on."""
         held = self.unfinished.pop(offset)
         lag = self.cover(offset, held.key, held.timestamp_ms, lane)
-        lag.passed += 1
+        self.passed(lag, offset)
         return lag
 
     def cover(self, offset: int, key: LaneKey, timestamp_ms: int, lane: LaneKey) -> Lag:
         """Sees to it that a message (about to be read, or given back) is covered by a lagging `lane`, or by a narrower one that lags already."""
         lag = self.owner(key)
         if lag is None or len(lag.key) < len(lane):
-            return self.lag(lane, offset, timestamp_ms)
+            return self.lag(lane, offset, timestamp_ms, alone=lane == key)
         return self.lag(lag.key, offset, timestamp_ms)
 
-    def lag(self, lane: LaneKey, read: int, oldest_ms: int) -> Lag:
+    def lag(self, lane: LaneKey, read: int, oldest_ms: int, *, alone: bool = False) -> Lag:
         """The lane lags from `read` on, if it does not yet from a lower offset. `read` is a held message's offset, or the main cursor's."""
         lag = self.lagging.get(lane)
         self.changes += 1
         if lag is None:
             lag = self.lagging[lane] = self._narrower(lane, read, oldest_ms)
+            lag.alone = alone
+            # In an order key nothing after a message that is given back was finished; of a wider lane anything that was read may be.
+            lag.last = read if alone else self.main
+            self.alone[lane[:ORG_BYTES]] += alone
         elif read >= self.main and lag.read > self.main:
             # Restored, and finished up to there.
             lag.following = False
         elif lag.following:
+            self._counted_below(lag)
             lag.following, lag.read, lag.oldest_ms, lag.passed = False, read, oldest_ms, 0
         elif read < lag.read:
+            self._counted_below(lag)
             lag.read, lag.oldest_ms = read, min(lag.oldest_ms, oldest_ms)
         return lag
+
+    def _counted_below(self, lag: Lag) -> None:
+        """The lane goes back to where its sweep was before: what narrower ones have there, they count by now."""
+        if len(self.lagging) > 1:
+            for other in self.lagging.values():
+                if len(other.key) > len(lag.key) and other.key.startswith(lag.key):
+                    first, end = other.counted_above
+                    other.counted_above = (max(first, lag.read), end)
 
     def set_aside(self, lanes: Collection[LaneKey]) -> None:
         """Held messages of these lanes rest for long: each lane gets a cursor of its own, so that the committed offset goes on without them.
@@ -267,7 +337,7 @@ class Ledger(Generic[T]):
         for lane, first in lowest.items():
             if first.offset < free and lane not in self.lagging:
                 aside = self.lagging[lane] = Lag(lane, self.main, first.timestamp_ms)
-                aside.following = True
+                aside.following, aside.last = True, self.main
                 self.changes += 1
 
     def _narrower(self, lane: LaneKey, read: int, oldest_ms: int) -> Lag:
@@ -280,6 +350,8 @@ class Ledger(Generic[T]):
             lag.read = max(read, above.read) if read >= self.main else read
         elif not above.following and above.read < read:
             lag.read, lag.oldest_ms, lag.at_least = above.read, min(oldest_ms, above.oldest_ms), True
+        if not above.following:
+            lag.counted_above, lag.at_least = (above.read, self.main), lag.at_least or above.at_least
         return lag
 
     def _was_finished(self, offset: int, key: LaneKey) -> bool:
@@ -300,8 +372,8 @@ class Ledger(Generic[T]):
             if lag.following and lag.read <= self.main and not self._wider_lags(lag):
                 own = held.get(key)
                 if own is None or own.offset >= floor:
-                    del self.lagging[key]
-                    self.changes += 1
+                    self._drop(lag)
+        self.alone = +self.alone
         self._prune()
         if self._jumbled and not self.lagging:
             for offset in sorted(self.unfinished):
@@ -343,7 +415,8 @@ class Ledger(Generic[T]):
     def _wider_lags(self, lag: Lag) -> bool:
         """Whether this lane must be kept, since a wider one would take its messages again, or think them finished."""
         return any(
-            other is not None and (not other.following or other.read > self.main) for other in map(self.lagging.get, wider(lag.key)[1:])
+            other is not None and ((not other.following and lag.last >= other.read) or other.read > self.main)
+            for other in map(self.lagging.get, wider(lag.key)[1:])
         )
 
     def commit(self, *, drained: bool = False, replays: tuple[int, ...] = (), limit: int = LIMIT_CHARACTERS) -> Encoded:
@@ -362,7 +435,13 @@ class Ledger(Generic[T]):
                 cursors[key] = own
             else:
                 cursors[key] = Cursor(lag.read, lag.oldest_ms)
-        return encode(offset, Progress(cursors, drained, self.controls_seen, replays), limit)
+        encoded = encode(offset, Progress(cursors, drained, self.controls_seen, replays), limit)
+        return dataclasses.replace(encoded, repeats=max(encoded.repeats, self._finished_beside(cursors)))
+
+    def _finished_beside(self, cursors: Mapping[LaneKey, Cursor]) -> int:
+        """How many finished messages a restart takes again with those that rest: of each org that was set aside whole."""
+        aside = (key for key, lag in self.lagging.items() if lag.following and len(key) == ORG_BYTES and key in cursors)
+        return sum(offset >= cursors[org].offset for org in aside for offset in self._finished.get(org, ()))
 
     def floor(self) -> int:
         """Everything below this offset is finished."""

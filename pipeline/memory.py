@@ -20,7 +20,7 @@ import structlog
 from pipeline.errors import CommitRefused, OffsetOutOfRange, RecordTooLarge, TopicMissing, TransportError, WriteError
 from pipeline.kafka.writer import partition_of
 from pipeline.records import Ack, Commit, Outgoing, Record
-from pipeline.transport import Rebalanced
+from pipeline.transport import READER_BYTES, Rebalanced
 
 log = structlog.get_logger()
 
@@ -760,7 +760,7 @@ class MemoryTransport:
         self._group_readers.append(reader)
         return reader
 
-    def reader(self, max_bytes: int = 8 * 1024 * 1024) -> MemoryReader:
+    def reader(self, max_bytes: int = READER_BYTES) -> MemoryReader:
         return MemoryReader(self.broker)
 
     def writer(self) -> MemoryWriter:

@@ -52,7 +52,7 @@ class Encoded:
     offset: int
     """The offset to commit: the one given, or a lower one where not even buckets fit."""
     repeats: int
-    """How many messages at most a restart takes again because cursors were folded; 0 where none was."""
+    """How many finished messages at most a restart takes again, because cursors were folded or an org was set aside whole; 0: none."""
 
 
 def encode(offset: int, progress: Progress, limit: int = LIMIT_CHARACTERS) -> Encoded:

@@ -69,8 +69,8 @@ class Retry:
 class Wait:
     """For a row of a table that is not there, or not the one that is needed. Run again when the row changes.
 
-    `seen` is the row that the step looked at (None: there was none); `outs` ask for the row, and are sent once.
-    After `longest_seconds` the message is rejected with `cause`, unless `longest_seconds` is None.
+    `seen` is the row that the step looked at (None: there was none); `outs` ask for the row, and are sent once for all who wait for it.
+    After `again_seconds` without it the step is run again, and its `outs` may be sent again. After `longest_seconds` the message is rejected with `cause`, unless `longest_seconds` is None.
     """
 
     table: str
@@ -79,6 +79,7 @@ class Wait:
     cause: Cause
     outs: tuple[Out, ...] = ()
     longest_seconds: float | None = None
+    again_seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

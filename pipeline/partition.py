@@ -50,11 +50,15 @@ class Partition:
         self._waited_until = ledger.main
         self.looked_through_ms = 0
         """When its rows of lanes were last compared with what this owner has told."""
+        self.read_ms = 0
+        """Time of the record that live reading took last, Unix ms; 0: none yet."""
+        self.unread = 0
+        """How many records live reading had before it when the log was asked last."""
         self.warned: set[LaneKey] = set()
-        """Lanes that are warned of, for the retention."""
+        """Lanes that are warned of, for the retention; the empty one is live reading itself."""
         self._stage = stage
         self._held_since_ms = held_since_ms
-        self._hold_creates_until_ms = hold_creates_until_ms
+        self.hold_creates_until_ms = hold_creates_until_ms
         self._replay_until = replay_until
 
     @property
@@ -63,7 +67,7 @@ class Partition:
 
     def holds_creates(self, now_ms: int) -> bool:
         """Whether calls of an owner before may still be under way: whoever takes over meanwhile must hold creates, too."""
-        return now_ms < self._hold_creates_until_ms
+        return now_ms < self.hold_creates_until_ms
 
     @property
     def changes(self) -> int:
@@ -89,7 +93,7 @@ class Partition:
         if self.waits and record.offset < self._waited_until:
             message.waited_since_ms = next((since for key in wider(message.lane_key) if (since := self.waits.get(key))), 0)
         message.held_since_ms = self._held_since_ms
-        message.hold_creates_until_ms = self._hold_creates_until_ms
+        message.hold_creates_until_ms = self.hold_creates_until_ms
         return message
 
 
@@ -100,7 +104,9 @@ class Replay(Partition):
         first, self.end = row.ranges[str(beside.number)]
         start = max(first, beside.replays_committed.pop(short_id(row.id), first))
         ledger: Ledger[Entry] = Ledger(start)
-        super().__init__(beside.number, stage, ledger, held_since_ms=held_since_ms, hold_creates_until_ms=0, replay_until=0)
+        # An owner before may have died with a create of this replay under way, as with one of the live reading.
+        hold_until = beside.hold_creates_until_ms
+        super().__init__(beside.number, stage, ledger, held_since_ms=held_since_ms, hold_creates_until_ms=hold_until, replay_until=0)
         self.row = row
         self.beside = beside
         self.missing = ""

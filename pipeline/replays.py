@@ -27,7 +27,6 @@ LANES = "lanes"
 MOST = 16
 """Replays under way at once in one partition; more wait for their turn. A commit has room for these."""
 
-_READER_BYTES = 1024 * 1024
 _FETCH_SECONDS = 0.5
 _FETCH_RECORDS = 1_000
 _IDLE_SECONDS = 1.0
@@ -57,7 +56,7 @@ class Replays:
         clock: Callable[[], float],
     ) -> None:
         self._stage, self._transport, self._dispatcher = stage, transport, dispatcher
-        self._reader = transport.reader(_READER_BYTES)
+        self._reader = transport.reader()
         self._lanes = tables[LANES]
         self._controls = tables[CONTROLS]
         self._partitions, self._write_rows, self._live_is_busy, self._clock = partitions, write_rows, live_is_busy, clock

@@ -59,6 +59,10 @@ class Limits:
     commit_seconds: float = 1.0
     lanes_told: int = 500
     """Rows in the table `lanes` that one partition writes at the most."""
+    finished_remembered: int = 200_000
+    """Finished offsets that are remembered since a lane could come back to them; of one partition its share, or 2,000."""
+    lagging_lanes: int = 4_000
+    """Lanes of one order key each that may lag; of one org a quarter of what is left. Beyond it the next wider lane lags."""
     sweep_share: float = 0.2
     """The sweep's share of the time while live reading has work."""
     retention_seconds: float | None = None
@@ -121,6 +125,8 @@ class Stage:
     """What lags where more wait for a row than memory holds: a lane whose messages all wait for it."""
     gate: Gate = OpenGate()
     limits: Limits = Limits()
+    answers: Callable[[str], int] | None = None
+    """How many calls the org has answered so far: what gets through without a call says nothing of an org in doubt. None: nobody is called."""
     last: bool = False
     """Its Emit is the end of the way: what it delivers is timed from the door."""
 

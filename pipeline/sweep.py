@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 import structlog
 
-from pipeline.dispatch import RESCUE, Dispatcher
+from pipeline.dispatch import CROWD, RESCUE, Dispatcher
 from pipeline.errors import NotAllowed, OffsetOutOfRange, TransportError
 from pipeline.lanes import LaneKey
 from pipeline.ledger import Lag, Ledger, Verdict
@@ -128,7 +128,7 @@ class Sweep:
         if lag.state == RESCUE:
             return self._dispatcher.is_ready(lag, ())
         return self._dispatcher.is_ready(lag, _names(lag.name)) and all(
-            self._dispatcher.is_ready(other, _names(other.name)) for other in ledger.wider_lagging(lag)
+            other.state == CROWD or self._dispatcher.is_ready(other, _names(other.name)) for other in ledger.wider_lagging(lag)
         )
 
     def _in_doubt(self, lag: Lag) -> bool:
@@ -199,7 +199,7 @@ class Sweep:
                 elif lag is not None and lag.state == RESCUE:
                     # What came since has its own time to wait.
                     lag.state = "blocked"
-                closed = None if message.refusal else dispatcher.closed(message)
+                closed = None if message.refusal else dispatcher.closed(message, ledger, lag)
                 if closed is None and (message.refusal or not dispatcher.is_busy(message)):
                     dispatcher.hold(message, ledger, key)
                 else:

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from pipeline.errors import NotAllowed, OffsetOutOfRange, Stuck, TransportError
-from pipeline.records import Record
+from pipeline.records import Ack, Record
 from pipeline.transport import Reader, Transport
 from pipeline.watchdog import Place, Sight, Watchdog
 
@@ -41,6 +41,8 @@ class Table:
         self.name = name
         self._rows: dict[str, bytes] = {}
         self._ahead: dict[str, int] = {}
+        self._read: dict[int, int] = {}
+        """Per partition, the offset of the record that was read last."""
         self._listeners: list[Callable[[str], None]] = []
 
     def get(self, key: str) -> bytes | None:
@@ -57,14 +59,18 @@ class Table:
         """Calls `listener` with the key after each change of a row."""
         self._listeners.append(listener)
 
-    def written(self, key: str, value: bytes | None, offset: int) -> None:
-        """A row of this process's own was acknowledged at `offset` (a key has one partition): older records of it no longer count."""
-        if offset > self._ahead.get(key, -1):
-            self._ahead[key] = offset
+    def written(self, key: str, value: bytes | None, ack: Ack) -> None:
+        """A row of this process's own was acknowledged (a key has one partition): older records of it no longer count.
+
+        One that was read already counts no more: somebody else may have written a later one, which was read too.
+        """
+        if ack.offset > max(self._ahead.get(key, -1), self._read.get(ack.partition, -1)):
+            self._ahead[key] = ack.offset
             self._set(key, value)
 
     def read(self, record: Record) -> None:
         """A record of the topic was read."""
+        self._read[record.partition] = record.offset
         try:
             key = (record.key or b"").decode()
         except UnicodeDecodeError:
@@ -212,6 +218,7 @@ class Waits:
         self._tables = tables
         self._waiting: dict[tuple[str, str], dict[object, Callable[[], None]]] = defaultdict(dict)
         self._watched: set[str] = set()
+        self._asked: dict[tuple[str, str], float] = {}
 
     def add(self, table: str, key: str, seen: bytes | None, waiter: object, wake: Callable[[], None]) -> bool:
         """Waits, unless the row is no longer the one that was seen: then False, and nothing waits."""
@@ -227,13 +234,25 @@ class Waits:
         """How many wait for this row."""
         return len(self._waiting.get((table, key), ()))
 
+    def asked(self, table: str, key: str, moment: float) -> None:
+        """Somebody asks for the row, and will wait for it."""
+        self._asked[table, key] = moment
+
+    def asked_at(self, table: str, key: str) -> float | None:
+        """When somebody asked for the row last; None where nobody has who waits."""
+        if (table, key) not in self._waiting:
+            self._asked.pop((table, key), None)
+        return self._asked.get((table, key))
+
     def remove(self, table: str, key: str, waiter: object) -> None:
         waiting = self._waiting.get((table, key))
         if waiting is not None:
             waiting.pop(waiter, None)
             if not waiting:
                 del self._waiting[table, key]
+                self._asked.pop((table, key), None)
 
     def _changed(self, table: str, key: str) -> None:
+        self._asked.pop((table, key), None)
         for wake in list(self._waiting.pop((table, key), {}).values()):
             wake()

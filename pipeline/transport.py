@@ -4,9 +4,12 @@ Topics are named logically; an implementation adds the prefix. All methods may r
 """
 
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from pipeline.records import Ack, Commit, Outgoing, Record
+
+READER_BYTES: Final = 1024 * 1024
+"""What a reader fetches at once, as the log stores it. More is no faster, and most of it is thrown away where the sweep goes on elsewhere."""
 
 
 class Rebalanced(Protocol):
@@ -118,6 +121,6 @@ class Transport(Protocol):
 
     def group_reader(self, topic: str, group: str, listener: Rebalanced) -> GroupReader: ...
 
-    def reader(self, max_bytes: int = 8 * 1024 * 1024) -> Reader: ...
+    def reader(self, max_bytes: int = READER_BYTES) -> Reader: ...
 
     def writer(self) -> Writer: ...

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from pipeline.delivery import deliver
-from pipeline.dispatch import RESCUE, Dispatcher
+from pipeline.dispatch import CROWD, RESCUE, Dispatcher
 from pipeline.errors import CommitRefused, MetadataError, NotAllowed, OffsetOutOfRange, Stuck, TransportError, WriteError
 from pipeline.lanes import ORG_BYTES, WORKSPACE_BYTES, LaneKey, key_of_name, wider
 from pipeline.ledger import Lag, Ledger
@@ -30,6 +30,7 @@ from pipeline.sweep import Sweep, Swept
 from pipeline.tables import Tables, readable
 from pipeline.transport import Transport
 from pipeline.watchdog import Place, Sight, Watchdog
+from schemas.messages import Cause
 from schemas.tables import GroupRow, LaneRow, RecoveryRow
 
 log = structlog.get_logger()
@@ -51,9 +52,15 @@ _OTHERS_ROWS_SECONDS = 60.0
 _WRITE_ROWS_SECONDS = 5.0
 """Rows that are not acknowledged by then are written another time: whatever waits for them has something else to do."""
 _RESTING_TOLD_SECONDS = 3.0
+_LIVE: LaneKey = b""
+"""Live reading, among the lanes that are warned of."""
+_LAST_COMMIT_SECONDS = 10.0
 _WATCH_SECONDS = 5.0
 _LOST_LOOKED_FOR_SECONDS = 3_600.0
-_TOLD_STATES = {"restored": "waiting", RESCUE: "blocked"}
+_ASIDE_OF_ORG, _ASIDE_OF_PARTITION = 32, 64
+"""So many lanes of those who rest for long get cursors of their own: far fewer than a commit has room for, or they would be folded."""
+_LEAST_REMEMBERED = 2_000
+_TOLD_STATES = {"restored": "waiting", RESCUE: "blocked", CROWD: "waiting"}
 """States that are the engine's own, as they are told."""
 _STALLED_MEND = "the worker ends and is started again by itself; where that does not help, look at the broker that leads the partition"
 _STALLED_MENDS = {"commit": f"look at the broker that coordinates the group, and whether the table {LANES} can be written"}
@@ -189,8 +196,9 @@ class Worker:
         return Health(not trouble, f"{self.stage.name}: {trouble}" if trouble else "")
 
     def nudge(self, lane: str) -> None:
-        """Something about this lane was mended: what is blocked at or below it is tried at once."""
+        """Something about this lane was changed: what is blocked or waits at or below it is tried at once, what is closed now is not worked on."""
         self._dispatcher.board.nudge(lane)
+        self._dispatcher.look_again(lane)
         self._dispatcher.changed.set()
 
     def _swept(self) -> Sequence[Swept]:
@@ -241,10 +249,12 @@ class Worker:
         for partition in leaving:
             partition.closing = True
         try:
-            with anyio.move_on_after(10):
+            with anyio.move_on_after(_LAST_COMMIT_SECONDS) as patience:
                 await self._tell_first(leaving)
                 await self._commit(leaving, drained=drained, leaving=True)
                 await self._told(self._tell_group, leaving, drained)
+            if patience.cancelled_caught:
+                log.warning("the last commit was not answered in time: some messages may be repeated", stage=self.stage.name)
         except TransportError as error:
             log.warning("the last commit was not taken: some messages will be repeated", stage=self.stage.name, error=str(error))
 
@@ -348,7 +358,8 @@ class Worker:
                 offset, progress, replay_until = start, None, end
             elif offset < start:
                 lost_from, offset = offset, start
-        ledger: Ledger[Entry] = Ledger(offset, progress)
+        share = self.stage.limits.finished_remembered // max(1, len(self._partitions) + len(self._loading))
+        ledger: Ledger[Entry] = Ledger(offset, progress, remembered=max(_LEAST_REMEMBERED, share))
         told = progress.replays if progress is not None else ()
         clean = commit is None or (progress is not None and progress.drained)
         hold_until = 0 if clean else now_ms + int(self.stage.limits.takeover_seconds * 1000)
@@ -381,6 +392,10 @@ class Worker:
                 continue
             if lag.key == lanes[-1]:
                 lag.name, lag.state, lag.since_ms, lag.cause, lag.mend = row.lane, row.state, row.since, row.cause, row.mend
+                if row.state == "blocked" and len(lag.key) <= WORKSPACE_BYTES and row.next_try_at:
+                    code, _, message = row.cause.partition(": ")
+                    left = row.next_try_at / 1000 - self._clock()
+                    self._dispatcher.board.restore(row.lane, Cause(code=code, message=message, hint=row.mend), left)
             elif not lag.name and (level := lanes.index(lag.key)):
                 # A cursor of more than the row's lane, whose state and times were others. A bucket has no name.
                 lag.name, lag.cause, lag.mend = "/".join(row.lane.split("/")[:level]), row.cause, row.mend
@@ -506,8 +521,9 @@ class Worker:
             if partition.closing or number not in ends:
                 continue
             main = partition.ledger.main
+            partition.unread = max(0, ends[number] - main)
             rests = self._reading_rests or partition.hand_over or bool(partition.stashed)
-            sights[Place("live", number)] = Sight(main, max(0, ends[number] - main), rests)
+            sights[Place("live", number)] = Sight(main, partition.unread, rests)
             lagging = sum(not lag.following for ledger in _ledgers([partition]) for lag in ledger.lagging.values())
             sights[Place("sweep", number)] = Sight(sweep.moves[number], lagging, sweep.serves != number)
             uncommitted = abs(partition.changes - partition.committed_changes)
@@ -551,8 +567,9 @@ class Worker:
         self._group.resume([partition.number for partition in held if not partition.stashed])
 
     def _admit(self, partition: Partition, records: Sequence[Record]) -> None:
-        if partition.closing:
+        if partition.closing or not records:
             return
+        partition.read_ms = records[-1].timestamp_ms
         for index, record in enumerate(records):
             if partition.hand_over:
                 partition.stashed.extend(records[index:])
@@ -644,17 +661,22 @@ class Worker:
             self._tell_lag()
 
     def _set_aside(self) -> None:
-        """Orgs of which somebody has waited for a while, for a row or the next try, get cursors of their own: it must not hold the commit back for all.
+        """Who has waited for a while, for a row or the next try, gets a cursor of his own: it must not hold the commit back for all.
 
-        The org and no narrower lane, since a person's messages of several workspaces must be repeated together or not at all.
+        Where many of an org wait, the org gets one: never a lane between, of which finished messages would be repeated and the same
+        person's later ones of another workspace would not.
         """
         waited_ms = int(self._clock() * 1000) - _RESTING_TOLD_SECONDS * 1000
         for partition in self._partitions.values():
-            waiting = {
-                held.key[:ORG_BYTES]
-                for held in partition.ledger.unfinished.values()
-                if held.body.state in (State.RESTING, State.WAITING) and held.body.rests_since_ms <= waited_ms
-            }
+            by_org: defaultdict[LaneKey, set[LaneKey]] = defaultdict(set)
+            for held in partition.ledger.unfinished.values():
+                entry = held.body
+                if entry.state in (State.RESTING, State.WAITING) and entry.rests_since_ms <= waited_ms:
+                    by_org[held.key[:ORG_BYTES]].add(entry.message.key_of(self._dispatcher.lane_of(entry)))
+            waiting: set[LaneKey] = set()
+            for org, lanes in sorted(by_org.items(), key=lambda each: len(each[1])):
+                fits = len(lanes) <= _ASIDE_OF_ORG and len(waiting) + len(lanes) <= _ASIDE_OF_PARTITION
+                waiting |= lanes if fits and org not in partition.ledger.lagging else {org}
             if waiting - partition.ledger.lagging.keys():
                 partition.ledger.set_aside(waiting)
 
@@ -667,6 +689,13 @@ class Worker:
         most = 0.0
         for partition in self._partitions.values():
             due: set[LaneKey] = set()
+            if partition.unread and partition.read_ms:
+                used = (now_ms - partition.read_ms) / 1000 / limits.retention_seconds
+                most = max(most, used)
+                if used >= limits.retention_warned:
+                    due.add(_LIVE)
+                    behind = f"reading is behind by {partition.unread} messages"
+                    self._warn_of_retention(partition, _LIVE, PARTITION, behind, f"start more of {self.stage.name}")
             oldest = self._dispatcher.give_up(partition.ledger, now_ms - limits.retention_rescued * limits.retention_seconds * 1000)
             if oldest is not None and (cause := oldest.body.rests_for) is not None:
                 used = (now_ms - oldest.timestamp_ms) / 1000 / limits.retention_seconds
@@ -822,7 +851,7 @@ class Worker:
         except TimeoutError:
             raise WriteError(f"{len(records)} rows were not acknowledged within {_WRITE_ROWS_SECONDS:g} s") from None
         for record, ack in written:
-            self._tables[LANES].written((record.key or b"").decode(), record.value, ack.offset)
+            self._tables[LANES].written((record.key or b"").decode(), record.value, ack)
 
     # -- telling ------------------------------------------------------------------------------------
 

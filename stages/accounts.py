@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -23,7 +23,7 @@ from stages.salesforce.causes import LOOK, ORG, RECORD, TRANSIENT
 from stages.salesforce.door import Describe, Field, OrgDoor, Orgs, Trouble
 from stages.salesforce.errors import OrgUnavailable, OutcomeUnknown, SalesforceDoorError
 from stages.salesforce.ids import full_id
-from stages.salesforce.soql import chunks, in_list, select
+from stages.salesforce.soql import groups, in_list, select
 from stages.verdicts import Verdicts
 from stages.writes import Lost, Refused, Result, Saved, Unsent, Write
 
@@ -34,6 +34,15 @@ TOPIC: Final = "matched"
 REFUSED_MS: Final = 60_000
 """A company that the org refused is asked for again after this time: the org may have been mended."""
 
+NAME_CHARACTERS: Final = 255
+"""Length of Account.Name. A longer name is cut before it is folded, so that it is one company for who asks, who looks and who makes it."""
+BLANKS: Final = (" ", "  ", "\N{NO-BREAK SPACE}")
+"""Between the words of a name that is looked for, beside what who asks has typed. LIKE would find any blanks, but the company `S A` of one
+registrant would then read every Account that begins with S and ends with A; equality costs the org nothing, however many Accounts it has."""
+
+ASKED_AGAIN_SECONDS: Final = 3_600.0
+"""A question that ended as a dead letter leaves nobody waiting for ever. Seldom: while an org is down questions only pile up."""
+
 CONFIRMED_MS: Final = 60_000
 """An Account that was found to be there is not taken for gone again within this time."""
 
@@ -43,7 +52,7 @@ def stand(tables: Tables, message: Message, asker: Registration, name: str, now:
 
     `asked`: companies that somebody of the same batch has asked for; one question is enough.
     """
-    key = account_key(asker.org, folded_company(name))
+    key = _key(asker, name)
     row = tables.accounts.get(key)
     if row is not None and row.account:
         return row.account
@@ -57,7 +66,7 @@ def dead(tables: Tables, asker: Registration, name: str, account: str, now: int,
 
     None where it was looked for lately, and is there: something else is gone that the record refers to.
     """
-    row = tables.accounts.get(account_key(asker.org, folded_company(name)))
+    row = tables.accounts.get(_key(asker, name))
     if row is not None and row.account and row.account != account:
         return Retry(verdicts.LOOK_AGAIN_SECONDS, _unknown(), free=True)
     if row is not None and now - row.confirmed_at < CONFIRMED_MS:
@@ -70,21 +79,30 @@ def _asks_anew(message: Message) -> bool:
     return message.replay is not None and is_retry(message.replay) and not message.waited_since_ms
 
 
+def _single_spaced(name: str) -> str:
+    """As a new Account gets it."""
+    return " ".join(name.split())[:NAME_CHARACTERS].rstrip()
+
+
+def _key(asker: Registration, name: str) -> str:
+    return account_key(asker.org, folded_company(_single_spaced(name)))
+
+
 def _wait(tables: Tables, asker: Registration, name: str, dead_version: int, asked: set[str]) -> Wait:
-    key = account_key(asker.org, folded_company(name))
+    key = _key(asker, name)
     outs = () if key in asked else (_question(asker, name, key, dead_version),)
     asked.add(key)
-    return Wait(tables.accounts.name, key, tables.accounts.raw(key), _unknown(), outs=outs)
+    return Wait(tables.accounts.name, key, tables.accounts.raw(key), _unknown(), outs=outs, again_seconds=ASKED_AGAIN_SECONDS)
 
 
 def _question(asker: Registration, name: str, key: str, dead_version: int) -> Out:
-    folded = folded_company(name)
+    folded = folded_company(_single_spaced(name))
     identity = hashlib.sha256(f"{asker.id}\n{key}\n{dead_version}".encode()).hexdigest()[:32]
     company = Company(
         id=identity,
         workspace=asker.workspace,
         org=asker.org,
-        name=" ".join(name.split()),
+        name=name if len(name) <= NAME_CHARACTERS else _single_spaced(name),
         folded=folded,
         happened_at=asker.happened_at,
         received_at=asker.received_at,
@@ -117,7 +135,7 @@ class _Ask:
     messages: list[Message]
     row: AccountRow | None
     name: str = ""
-    """As the org stores it: cut to what Account.Name takes."""
+    """As a new Account gets it: with single blanks, cut to what Account.Name takes."""
     record: Record | None = None
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -157,7 +175,7 @@ class Accounts:
         return list(asks.values())
 
     async def _work(self, made: Verdicts, org: Org, asks: Sequence[_Ask]) -> None:
-        door = self._orgs.door(made.batch.org)
+        door = self._orgs.door_for(made.batch.org, made.batch.guard)
         if not (await door.describe(ACCOUNT)).createable:
             # It may have been mended since.
             await door.describe(ACCOUNT, fresh=True)
@@ -165,7 +183,7 @@ class Accounts:
         key = _key_field(await door.describe(ACCOUNT), org)
         pending = [(ask, write) for ask in asks if (write := self._intent(made, ask, key)) is not None]
         while pending:
-            results = await writes.send(door, org, [write for _, write in pending], made.batch.guard)
+            results = await writes.send(door, org, [write for _, write in pending])
             await self._look_again(made, door, org, pending, results)
             pending = await self._settle_all(made, door, pending, results)
 
@@ -322,23 +340,45 @@ async def _find(door: OrgDoor, org: Org, asks: Sequence[_Ask]) -> None:
     gone = {ask.row.account for ask in asks if ask.row is not None and ask.row.account}
     followed = await people.follow(door, sorted(gone), fields, describe)
     name = describe.field("Name")
-    by_name: dict[str, _Ask] = {}
     for ask in asks:
-        ask.name = mapping.fitting_text(name, ask.company.name) if name is not None else ask.company.name
-        by_name[ask.name] = ask
-    queries = [select(fields, ACCOUNT, _where(describe, chunk, by_name, key)) for chunk in chunks(by_name, characters=25_000)]
+        spaced = _single_spaced(ask.company.name)
+        ask.name = mapping.fitting_text(name, spaced) if name is not None else spaced
+    chunks = groups(asks, lambda ask: (*_spellings(ask), *_whole_key(ask, field)))
+    queries = [select(fields, ACCOUNT, _where(describe, chunk, field)) for chunk in chunks]
     records = [record for rows in await read(door, queries, ACCOUNT) for record in rows]
     for record in records:
         record["Id"] = full_id(record["Id"])
+    named, keyed = _by_company(records, "Name"), _by_company(records, *key)
     for ask in asks:
-        named = [record for record in records if folded_company(str(record.get("Name") or "")) == folded_company(ask.name)]
-        keyed = [record for record in records if key and folded_company(str(record.get(key[0]) or "")) == ask.company.folded]
         kept = people.survivor(ask.row.account, followed) if ask.row is not None else None
-        ask.record = kept or min(named or keyed, key=people.age, default=None)
+        found = named.get(folded_company(ask.name)) or keyed.get(ask.company.folded, [])
+        ask.record = kept or min(found, key=people.age, default=None)
 
 
-def _where(describe: Describe, chunk: Sequence[str], by_name: dict[str, _Ask], key: Sequence[str]) -> str:
-    where = f"Name IN {in_list(chunk)}"
-    if key:
-        where = f"({where} OR {key[0]} IN {in_list([by_name[name].company.folded for name in chunk])})"
+def _spellings(ask: _Ask) -> dict[str, None]:
+    """Names under which its Account may stand. Case makes no difference to the org."""
+    words = ask.name.split()
+    return dict.fromkeys((ask.company.name, *(blank.join(words) for blank in BLANKS)))
+
+
+def _whole_key(ask: _Ask, field: Field | None) -> tuple[str, ...]:
+    """The key, unless the field has to cut it: then another company may have the same."""
+    folded = ask.company.folded
+    return (folded,) if field is not None and mapping.fitting_text(field, folded) == folded else ()
+
+
+def _where(describe: Describe, asks: Sequence[_Ask], field: Field | None) -> str:
+    where = f"Name IN {in_list([name for ask in asks for name in _spellings(ask)])}"
+    keys = [key for ask in asks for key in _whole_key(ask, field)]
+    if field is not None and keys:
+        where = f"({where} OR {field.name} IN {in_list(keys)})"
     return f"{where} AND IsPersonAccount = false" if describe.field("IsPersonAccount") is not None else where
+
+
+def _by_company(records: Iterable[Record], *fields: str) -> dict[str, list[Record]]:
+    """The records by what one of their fields says, folded."""
+    rows: dict[str, list[Record]] = {}
+    for record in records:
+        for name in fields:
+            rows.setdefault(folded_company(str(record.get(name) or "")), []).append(record)
+    return rows

@@ -14,7 +14,7 @@ from schemas.messages import SCHEMA, Cause, Member, Registration, Session, Value
 from schemas.settings import FieldRule, Org, Workspace
 from schemas.tables import CampaignRow
 from stages import mapping, people, ranking, refusals, verdicts, writes
-from stages.campaigns import NEVER, STATUS
+from stages.campaigns import NEVER, STATUS, event_unknown
 from stages.reads import Record, known_fields, read
 from stages.recency import Recall, only_fills
 from stages.refusals import RunKey, Runs
@@ -148,14 +148,19 @@ class CampaignMembership:
         if row is not None and row.why is not None and row.why.code in NEVER:
             made.give(message, Drop(row.why.code))
         else:
-            cause = _unknown() if row is None or row.why is None else row.why
+            cause = self._unmade(subject.session) if row is None or row.why is None else row.why
             made.give(message, Wait(self._tables.campaigns.name, key, self._tables.campaigns.raw(key), cause))
         return None
+
+    def _unmade(self, session_id: str) -> Cause:
+        """Why there is no Campaign, where no row says it."""
+        session = self._tables.sessions.get(session_id)
+        return event_unknown(session) if session is not None and self._tables.events.get(session.event) is None else _unknown()
 
     async def _work(self, made: Verdicts, org: Org, cases: Sequence[Case]) -> None:
         if not cases:
             return
-        door = self._orgs.door(made.batch.org)
+        door = self._orgs.door_for(made.batch.org, made.batch.guard)
         scene = _Scene(made, org, door, await door.user_id(), await door.describe(MEMBER))
         groups = _groups(cases)
         for _ in range(ROUNDS):
@@ -173,7 +178,7 @@ class CampaignMembership:
         intents = [(group, write) for group in scene.open(groups) if (write := self._intent(scene, group)) is not None]
         new = [group for group, _ in intents if group.was_new]
         results, members = await writes.send_then_read(
-            scene.door, scene.org, [write for _, write in intents], _member_queries(scene.describe, new), scene.made.batch.guard, MEMBER
+            scene.door, scene.org, [write for _, write in intents], _member_queries(scene.describe, new), MEMBER
         )
         answered = [(group, write, result) for (group, write), result in zip(intents, results, strict=True)]
         await self._mend(scene, [(group, write) for group, write, result in answered if isinstance(result, Saved)])
@@ -343,7 +348,7 @@ class CampaignMembership:
             label = ranking.spelled(ranking.label_of(case.rank, case.workspace.statuses), group.labels)
             if case.rank > held and label is not None:
                 writing.append(Write(MEMBER, {"Status": label}, str(group.held["Id"])))
-        await writes.send(scene.door, scene.org, writing, scene.made.batch.guard)
+        await writes.send(scene.door, scene.org, writing)
 
     def _settle(
         self,

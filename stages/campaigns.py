@@ -113,7 +113,7 @@ class _Scene:
 
 
 class Campaigns:
-    """Works the sessions of a batch. `clock` gives Unix seconds; `wait_seconds` bounds the wait for a session or event that nobody told of."""
+    """Works the sessions of a batch. `clock` gives Unix seconds; `wait_seconds` bounds the wait for a session's row, whose writer tells it again."""
 
     def __init__(self, orgs: Orgs, tables: Tables, clock: Callable[[], float], wait_seconds: float | None) -> None:
         self._orgs, self._tables, self._clock, self._wait_seconds = orgs, tables, clock, wait_seconds
@@ -140,7 +140,8 @@ class Campaigns:
         session = self._tables.sessions.get(subject.session)
         if session is None:
             cause = Cause(code="session_unknown", message="The session is not known yet")
-            made.give(message, Wait(self._tables.sessions.name, subject.session, None, cause, longest_seconds=self._wait_seconds))
+            raw = self._tables.sessions.raw(subject.session)
+            made.give(message, Wait(self._tables.sessions.name, subject.session, raw, cause, longest_seconds=self._wait_seconds))
             return None
         if session.updated_at < subject.updated_at:
             # This reader of the table is behind the one that made the message: with the older row the Campaign would stay as it was.
@@ -155,8 +156,9 @@ class Campaigns:
             return None
         event = self._tables.events.get(session.event)
         if event is None:
-            cause = Cause(code="event_unknown", message="The session's event is not known yet")
-            made.give(message, Wait(self._tables.events.name, session.event, None, cause, longest_seconds=self._wait_seconds))
+            # As long as it takes: once the event is told, nobody tells its sessions again.
+            raw = self._tables.events.raw(session.event)
+            made.give(message, Wait(self._tables.events.name, session.event, raw, event_unknown(session)))
             return None
         at = subject.title_at or event.updated_at
         if subject.title and (at, message.replay is None) > (event.updated_at, False):
@@ -181,7 +183,7 @@ class Campaigns:
         return case
 
     async def _work(self, made: Verdicts, org: Org, cases: Sequence[Case]) -> None:
-        door = self._orgs.door(made.batch.org)
+        door = self._orgs.door_for(made.batch.org, made.batch.guard)
         mended = any(case.known is not None and case.known.why is not None for case in cases)
         scene = _Scene(made, org, door, await door.describe(CAMPAIGN, fresh=mended))
         await self._find(scene, cases)
@@ -218,7 +220,7 @@ class Campaigns:
         while pending:
             made = [case for case, write in pending if not write.id]
             results, statuses = await writes.send_then_read(
-                scene.door, scene.org, [write for _, write in pending], _statuses_by_name(made), scene.made.batch.guard, STATUS
+                scene.door, scene.org, [write for _, write in pending], _statuses_by_name(made), STATUS
             )
             again = []
             for (case, write), result in zip(pending, results, strict=True):
@@ -258,7 +260,7 @@ class Campaigns:
         if not intents:
             return
         results, statuses = await writes.send_then_read(
-            scene.door, scene.org, [write for _, write in intents], _statuses_of(written), scene.made.batch.guard, STATUS
+            scene.door, scene.org, [write for _, write in intents], _statuses_of(written), STATUS
         )
         for (case, _), result in zip(intents, results, strict=True):
             self._settle_status(scene, case, result)
@@ -334,6 +336,12 @@ class Campaigns:
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
+
+
+def event_unknown(session: SessionRow) -> Cause:
+    """Why a session has no Campaign yet."""
+    message = f"Livestorm has not told of event {session.event} yet, after which the session's Campaign is named"
+    return Cause(code="event_unknown", message=message, hint="Turnout makes the Campaign as soon as the event is told")
 
 
 def _nothing_left() -> tuple[Trouble, ...]:

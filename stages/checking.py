@@ -75,7 +75,7 @@ class _Rows:
             return
         row = msgspec.json.encode(change(known))
         acks = await self._writer.send([Outgoing(ORGS, org.encode(), row)])
-        self._table.written(org, row, acks[0].offset)
+        self._table.written(org, row, acks[0])
 
 
 def meant(name: str | None, orgs: Mapping[str, Org], workspaces: Sequence[Workspace]) -> list[str]:

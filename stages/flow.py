@@ -47,8 +47,16 @@ def topics(*, partitions: int, replication: int, retention_hours: int) -> list[T
     return [*logs, letters, *tables]
 
 
-def stage(name: str, step: Step, gate: Gate, *, batch_wait_ms: int | None = None, retention_hours: int = 336) -> Stage:
-    """One stage of the flow with its lanes and bounds."""
+def stage(
+    name: str,
+    step: Step,
+    gate: Gate,
+    answers: Callable[[str], int] | None = None,
+    *,
+    batch_wait_ms: int | None = None,
+    retention_hours: int = 336,
+) -> Stage:
+    """One stage of the flow with its lanes and bounds. `answers`: how many calls an org has answered; None: that is not counted."""
     last = name == "campaign-membership"
     by_session = name in _BY_SESSION
     limits = Limits(retention_seconds=retention_hours * 3600.0)
@@ -56,7 +64,8 @@ def stage(name: str, step: Step, gate: Gate, *, batch_wait_ms: int | None = None
         # It calls no org, so that a fuller batch saves nothing: what is soon worked on and gone is still in the processor's caches.
         limits = dataclasses.replace(limits, wait_first_seconds=0.002, wait_longest_seconds=0.02, flowing_messages=500)
     if batch_wait_ms is not None:
-        limits = dataclasses.replace(limits, wait_fixed_seconds=batch_wait_ms / 1000, wait_longest_seconds=max(batch_wait_ms / 1000, 0.001))
+        fixed = batch_wait_ms / 1000
+        limits = dataclasses.replace(limits, wait_first_seconds=fixed, wait_fixed_seconds=fixed, wait_longest_seconds=max(fixed, 0.001))
     return Stage(
         name=name,
         reads=STAGES[name][0],
@@ -67,6 +76,7 @@ def stage(name: str, step: Step, gate: Gate, *, batch_wait_ms: int | None = None
         waiting_lane=lambda message: message.shared_lanes[-1] if by_session and message.kind == "registration" else message.lanes[-1],
         gate=gate,
         limits=limits,
+        answers=None if name == "normalize" else answers,
         last=last,
     )
 

@@ -52,7 +52,9 @@ class Match:
     ) -> None:
         read_at = int(self._clock() * 1000)
         addresses = {subject.email: () for _, subject in seekers}
-        seen = await people.look(self._orgs.door(made.batch.org), org, addresses, people.wanted(org, workspaces.values()))
+        seen = await people.look(
+            self._orgs.door_for(made.batch.org, made.batch.guard), org, addresses, people.wanted(org, workspaces.values())
+        )
         for message, subject in seekers:
             subject.found = found(seen.get(subject.email), read_at, self._worker)
             made.give(message, Emit(outs=(Out(OUT, msgspec.json.encode(subject)),)))

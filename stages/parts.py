@@ -5,6 +5,7 @@ import os
 import random
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
@@ -36,7 +37,7 @@ from stages.match import Match
 from stages.metrics import Metrics, application, routes, serving
 from stages.normalize import Normalize
 from stages.salesforce.causes import unknown_codes
-from stages.salesforce.client import Hooks
+from stages.salesforce.client import ANSWERED, Hooks
 from stages.salesforce.orgs import Keep, OrgRegistry
 from stages.settings import logins
 
@@ -119,6 +120,8 @@ class Process:
         self._tables = Tables(transport, list(names))
         self._writer: Writer = transport.writer()
         self._workers: list[Worker] = []
+        self._answers: Counter[str] = Counter()
+        """By org, how many calls it has answered, whatever it said."""
         self._troubles: list[Callable[[], str | None]] = [self._tables.trouble]
         self._name = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -176,8 +179,9 @@ class Process:
         for name in stages:
             environment = self._environment
             stage = flow.stage(
-                name, steps.step(name), gate, batch_wait_ms=environment.batch_wait_ms, retention_hours=environment.retention_hours
-            )
+                name, steps.step(name), gate, self._answers.__getitem__,
+                batch_wait_ms=environment.batch_wait_ms, retention_hours=environment.retention_hours,
+            )  # fmt: skip
             worker = Worker(stage, self._transport, self._tables, self._metrics, random=random.random)
             self._workers.append(worker)
             self._troubles.append(lambda worker=worker: None if (health := worker.health()).ready else health.reason)  # type: ignore[misc]
@@ -198,6 +202,7 @@ class Process:
                 worker.nudge(workspace_lane(workspace.org, workspace.id))
 
     def _called(self, org: str, resource: str, outcome: str, seconds: float) -> None:
+        self._answers[org] += resource != "token" and outcome in ANSWERED
         self._metrics.salesforce_call(org, resource, outcome)
 
     async def _keep_refresh_token(self, org: str, token: str) -> None:
@@ -216,7 +221,7 @@ class Process:
         records = [Outgoing("orgs", org.encode(), row)]
         written = await deliver(self._writer, records, too_large=lambda index: (), random=random.random, replaced=lambda: None)
         for _, ack in written:
-            table.written(org, row, ack.offset)
+            table.written(org, row, ack)
 
 
 class _Steps:

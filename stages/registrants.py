@@ -122,7 +122,7 @@ class Registrants:
         )
 
     async def _work(self, made: Verdicts, org: Org, plans: Sequence[Plan]) -> None:
-        door = self._orgs.door(made.batch.org)
+        door = self._orgs.door_for(made.batch.org, made.batch.guard)
         describes = {name: await door.describe(name) for name in (CONTACT, LEAD)}
         scene = _Scene(made, org, door, await door.user_id(), describes)
         pending = list(plans)
@@ -255,7 +255,7 @@ class Registrants:
 
     async def _write(self, scene: _Scene, intents: Sequence[tuple[Plan, Write]]) -> None:
         try:
-            results = await writes.send(scene.door, scene.org, [write for _, write in intents], scene.made.batch.guard)
+            results = await writes.send(scene.door, scene.org, [write for _, write in intents])
         finally:
             # When it has ended, not when it was sent: a read that began in between may have missed it.
             now = self._now()

@@ -11,7 +11,7 @@ from schemas.messages import Cause, Value
 from schemas.settings import Org
 from stages.reads import Record, records_of
 from stages.salesforce.causes import RECORD, Error, classify_all, errors_of
-from stages.salesforce.door import Guard, OrgDoor, Reply, Subrequest, Trouble
+from stages.salesforce.door import OrgDoor, Reply, Subrequest, Trouble
 from stages.salesforce.errors import CallRefused, OrgUnavailable, OutcomeUnknown
 from stages.salesforce.ids import full_id, is_id
 from stages.salesforce.soql import holds_reference, path_of_query
@@ -91,21 +91,21 @@ def headers(org: Org, *, creating: bool) -> dict[str, str]:
     return sent
 
 
-async def send(door: OrgDoor, org: Org, writes: Sequence[Write], guard: Guard) -> list[Result]:
-    """Writes all; results in the order of `writes`. Only the guard's LeaseLost is raised: all else is a result."""
-    return await _send_calls(door, org, writes, _calls(_parts(writes)), guard)
+async def send(door: OrgDoor, org: Org, writes: Sequence[Write]) -> list[Result]:
+    """Writes all; results in the order of `writes`. Only the door's LeaseLost is raised: all else is a result."""
+    return await _send_calls(door, org, writes, _calls(_parts(writes)))
 
 
 async def send_then_read(
-    door: OrgDoor, org: Org, writes: Sequence[Write], queries: Sequence[str], guard: Guard, object_name: str
+    door: OrgDoor, org: Org, writes: Sequence[Write], queries: Sequence[str], object_name: str
 ) -> tuple[list[Result], list[Record] | None]:
     """As `send`, and what the queries find after it, in the same call where all fits one; None where they were not answered."""
     calls = list(_calls(_parts(writes)))
     fits = len(calls) == 1 and not calls[0][0].alone and len(calls[0]) + len(queries) <= COLLECTIONS
     if not fits or any(holds_reference(soql) for soql in queries):
-        return await _send_calls(door, org, writes, calls, guard), None
+        return await _send_calls(door, org, writes, calls), None
     answers: list[Reply] = []
-    results = await _send_calls(door, org, writes, calls, guard, queries, answers)
+    results = await _send_calls(door, org, writes, calls, queries, answers)
     try:
         return results, [record for reply in answers for record in await records_of(door, reply, object_name)] if answers else None
     except CallRefused:
@@ -117,7 +117,6 @@ async def _send_calls(
     org: Org,
     writes: Sequence[Write],
     calls: Iterable[list[_Part]],
-    guard: Guard,
     queries: Sequence[str] = (),
     answers: list[Reply] | None = None,
 ) -> list[Result]:
@@ -128,7 +127,7 @@ async def _send_calls(
         call = waiting.popleft()
         if unavailable is None:
             try:
-                replies = await _replies(door, org, writes, call, guard, queries)
+                replies = await _replies(door, org, writes, call, queries)
             except OrgUnavailable as error:
                 unavailable = error.trouble
             except OutcomeUnknown as error:
@@ -169,18 +168,16 @@ def _as_error(trouble: Trouble) -> dict[str, Any]:
     return {"errorCode": trouble.cause.code, "message": trouble.cause.message, "fields": list(trouble.cause.fields)}
 
 
-async def _replies(
-    door: OrgDoor, org: Org, writes: Sequence[Write], call: Sequence[_Part], guard: Guard, queries: Sequence[str]
-) -> Sequence[Reply]:
+async def _replies(door: OrgDoor, org: Org, writes: Sequence[Write], call: Sequence[_Part], queries: Sequence[str]) -> Sequence[Reply]:
     if call[0].alone:
         part = call[0]
         method, path = _method(part), "composite/sobjects"
-        return [await door.collections(method, path, _body(writes, part), headers(org, creating=part.creating), guard=guard)]
+        return [await door.collections(method, path, _body(writes, part), headers(org, creating=part.creating))]
     subrequests = [
         Subrequest(_method(part), "composite/sobjects", _body(writes, part), headers(org, creating=part.creating)) for part in call
     ]
     subrequests += [Subrequest("GET", path_of_query(soql)) for soql in queries]
-    return await door.composite(subrequests, guard=guard)
+    return await door.composite(subrequests)
 
 
 def _parts(writes: Sequence[Write]) -> Iterator[_Part]:

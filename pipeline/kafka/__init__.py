@@ -8,9 +8,9 @@ from pipeline.kafka.group import KafkaGroupReader
 from pipeline.kafka.lease import Lease
 from pipeline.kafka.quiet import quieten, silence
 from pipeline.kafka.reader import KafkaReader
-from pipeline.kafka.settings import MIB, KafkaSettings
+from pipeline.kafka.settings import KafkaSettings
 from pipeline.kafka.writer import KafkaWriter, partition_of
-from pipeline.transport import Rebalanced
+from pipeline.transport import READER_BYTES, Rebalanced
 
 __all__ = ["KafkaCluster", "KafkaGroupReader", "KafkaReader", "KafkaSettings", "KafkaTransport", "KafkaWriter", "Lease", "partition_of"]
 
@@ -46,7 +46,7 @@ class KafkaTransport:
     def group_reader(self, topic: str, group: str, listener: Rebalanced) -> KafkaGroupReader:
         return KafkaGroupReader(self.settings, self.cluster, topic, group, listener)
 
-    def reader(self, max_bytes: int = 8 * MIB) -> KafkaReader:
+    def reader(self, max_bytes: int = READER_BYTES) -> KafkaReader:
         return KafkaReader(self.settings, self.cluster, max_bytes)
 
     def writer(self) -> KafkaWriter:

@@ -92,7 +92,7 @@ class _SessionEnded(Exception):
 
 
 class Door:
-    """One org; implements `stages.salesforce.door.OrgDoor`."""
+    """One org, whoever calls; `Leased` is `stages.salesforce.door.OrgDoor` over it."""
 
     def __init__(
         self,
@@ -142,20 +142,20 @@ class Door:
         answer = await self._call(_Call(resource, method, path, body, headers, writes=method != "GET", guard=guard))
         return Reply(answer.status, answer.body)
 
-    async def query(self, soql_text: str, *, deleted: bool = False) -> Sequence[dict[str, Any]]:
+    async def query(self, soql_text: str, *, deleted: bool = False, guard: Guard | None = None) -> Sequence[dict[str, Any]]:
         """All pages. A query too long for an address goes in the body of a composite."""
         path = soql.path_of_query(soql_text, deleted=deleted)
         if len(path) <= soql.URI_BYTES:
-            answer = await self._call(_Call("query", "GET", path))
-            return await self._pages(answer.body)
-        (reply,) = await self.composite([Subrequest("GET", path)])
+            answer = await self._call(_Call("query", "GET", path, guard=guard))
+            return await self._pages(answer.body, guard)
+        (reply,) = await self.composite([Subrequest("GET", path)], guard=guard)
         if reply.status != 200:
             raise _refusal(reply.status, reply.body, writes=False)
-        return await self._pages(reply.body)
+        return await self._pages(reply.body, guard)
 
-    async def follow(self, next_records_url: str) -> Sequence[dict[str, Any]]:
+    async def follow(self, next_records_url: str, *, guard: Guard | None = None) -> Sequence[dict[str, Any]]:
         """The records from that page on."""
-        return await self._pages({"records": [], "done": False, "nextRecordsUrl": next_records_url})
+        return await self._pages({"records": [], "done": False, "nextRecordsUrl": next_records_url}, guard)
 
     async def describe(self, object_name: str, *, fresh: bool = False) -> Describe:
         """Kept for an hour; then, or `fresh`, asked for with the date of what is known."""
@@ -187,12 +187,12 @@ class Door:
         row |= {"body": part.body} if part.body is not None else {}
         return row | ({"httpHeaders": dict(part.headers)} if part.headers else {})
 
-    async def _pages(self, page: Any) -> list[dict[str, Any]]:
+    async def _pages(self, page: Any, guard: Guard | None) -> list[dict[str, Any]]:
         records = _records(page)
         for _ in range(PAGES):
             if page["done"]:
                 return records
-            answer = await self._call(_Call("query", "GET", _below_version(page["nextRecordsUrl"])))
+            answer = await self._call(_Call("query", "GET", _below_version(page["nextRecordsUrl"]), guard=guard))
             page = answer.body
             records += _records(page)
         raise CallRefused(_ours("query_too_long", f"A query has more than {PAGES} pages"))
@@ -309,6 +309,35 @@ class Door:
         return answer
 
 
+class Leased:
+    """Implements `stages.salesforce.door.OrgDoor`: a door for one batch, whose calls end with its lease.
+
+    What is asked of the org itself (its objects, a login) is kept for all, and asked for whoever comes first.
+    """
+
+    def __init__(self, door: Door, guard: Guard) -> None:
+        self.org, self.api_version = door.org, door.api_version
+        self._door, self._guard = door, guard
+
+    async def composite(self, subrequests: Sequence[Subrequest]) -> Sequence[Reply]:
+        return await self._door.composite(subrequests, guard=self._guard)
+
+    async def collections(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> Reply:
+        return await self._door.collections(method, path, body, headers, guard=self._guard)
+
+    async def query(self, soql: str, *, deleted: bool = False) -> Sequence[dict[str, Any]]:
+        return await self._door.query(soql, deleted=deleted, guard=self._guard)
+
+    async def follow(self, next_records_url: str) -> Sequence[dict[str, Any]]:
+        return await self._door.follow(next_records_url, guard=self._guard)
+
+    async def describe(self, object_name: str, *, fresh: bool = False) -> Describe:
+        return await self._door.describe(object_name, fresh=fresh)
+
+    async def user_id(self) -> str:
+        return await self._door.user_id()
+
+
 def _restful(client: Salesforce, call: _Call, times: wire.CallTimes, keep: Callable[..., None]) -> Any:
     send = functools.partial(
         client.restful,
@@ -339,6 +368,10 @@ def _client(token: Token, api_version: str, session: requests.Session) -> Salesf
     del client.headers["X-PrettyPrint"]
     client.headers["Sforce-Call-Options"] = "client=turnout"
     return client
+
+
+ANSWERED: Final = ("ok", "refused")
+"""Outcomes of a call, as they are told, where the org answered it."""
 
 
 def _outcome(error: TroubledError) -> str:

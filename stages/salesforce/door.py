@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from schemas.messages import Cause
 
 Guard = Callable[[], None]
-"""Called in the worker thread just before the bytes of a write go out; raises pipeline.errors.LeaseLost where the right to call has ended."""
+"""Called in the worker thread just before the bytes of a call go out; raises pipeline.errors.LeaseLost where the right to call has ended."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,18 +62,21 @@ class Describe:
 
 
 class OrgDoor(Protocol):
-    """One org. Every method may raise the errors of `stages.salesforce.errors`; calls are bounded in time and number."""
+    """One org, for one batch. Every method may raise the errors of `stages.salesforce.errors`; calls are bounded in time and number.
+
+    No call about records begins once the batch's lease has ended: then pipeline.errors.LeaseLost is raised.
+    """
 
     org: str
     api_version: str
 
-    async def composite(self, subrequests: Sequence[Subrequest], *, guard: Guard | None = None) -> Sequence[Reply]:
+    async def composite(self, subrequests: Sequence[Subrequest]) -> Sequence[Reply]:
         """One call. At most 5 queries and collections together; replies in the order of the subrequests.
 
         allOrNone and collateSubrequests are false. Each subrequest carries its own headers (duplicate rules, assignment).
         """
 
-    async def collections(self, method: str, path: str, body: Any, headers: Mapping[str, str], *, guard: Guard | None = None) -> Reply:
+    async def collections(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> Reply:
         """One plain call outside a composite: for records whose text holds `@{`, which a composite would take for a reference."""
 
     async def query(self, soql: str, *, deleted: bool = False) -> Sequence[dict[str, Any]]:
@@ -92,8 +95,8 @@ class OrgDoor(Protocol):
 class Orgs(Protocol):
     """All orgs that are known. Doors are made on demand and closed when long unused."""
 
-    def door(self, org: str) -> OrgDoor:
-        """Raises UnknownOrg."""
+    def door_for(self, org: str, guard: Guard) -> OrgDoor:
+        """The org's door for a batch that may call for as long as `guard` does not raise. Raises UnknownOrg."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from stages.errors import TurnoutError
 from stages.salesforce import wire
 from stages.salesforce.allowance import Allowance
 from stages.salesforce.causes import ORG
-from stages.salesforce.client import Door, Health, Hooks
-from stages.salesforce.door import Trouble
+from stages.salesforce.client import Door, Health, Hooks, Leased
+from stages.salesforce.door import Guard, OrgDoor, Trouble
 from stages.salesforce.errors import OrgUnavailable, UnknownOrg
 from stages.salesforce.slots import Bounds, Slots
 from stages.salesforce.tokens import LoginTimes, TokenDoor
@@ -113,6 +113,10 @@ class OrgRegistry:
         while len(self._doors) > self._most_doors:
             self._close(next(iter(self._doors)))
         return door
+
+    def door_for(self, org: str, guard: Guard) -> OrgDoor:
+        """As `door`, for one batch: each call about records asks `guard` just before its bytes."""
+        return Leased(self.door(org), guard)
 
     def calls_left(self, org: str) -> int | None:
         """Daily API calls left as the org's last reply told; None while nothing is known."""

@@ -2,14 +2,14 @@
 
 import datetime
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 QUERY_CHARACTERS: Final = 60_000
 """Most characters that we put into one query. Salesforce takes 100,000, and says that expansion can hit its own limits earlier."""
-TEXT_CHARACTERS: Final = 4_000
-"""Most characters in one quoted text."""
+TEXT_CHARACTERS: Final = 2_000
+"""Most characters of one text: Salesforce takes 4,000 in quotes, and each may need an escape."""
 URI_BYTES: Final = 12_000
 """Longest path for a GET; Salesforce takes 16,384 bytes with the headers. What is longer goes in the body of a composite."""
 LIST_VALUES: Final = 500
@@ -20,14 +20,14 @@ _ESCAPES: Final = str.maketrans(
 )  # fmt: skip
 _NAME: Final = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*", re.ASCII)
 
+T = TypeVar("T")
+
 Literal = str | bool | int | float | datetime.datetime | datetime.date | None
 
 
 def text(value: str) -> str:
-    """A quoted text. ValueError where it is longer than Salesforce takes."""
-    if len(value) > TEXT_CHARACTERS:
-        raise ValueError(f"a text of {len(value)} characters: SOQL takes {TEXT_CHARACTERS}")
-    return f"'{value.translate(_ESCAPES)}'"
+    """A quoted text. One that is too long is cut, and equals no record's all the same: what can be searched and written holds 255 characters."""
+    return f"'{value[:TEXT_CHARACTERS].translate(_ESCAPES)}'"
 
 
 def literal(value: Literal) -> str:
@@ -96,19 +96,31 @@ def chunks(
 
     ValueError where one value alone does not fit.
     """
-    chunk: list[str] = []
+    return groups(values, lambda value: (value,), overhead=overhead, characters=characters, count=count)
+
+
+def groups(
+    items: Iterable[T],
+    texts: Callable[[T], Iterable[str]],
+    *,
+    overhead: int = 1_000,
+    characters: int = QUERY_CHARACTERS,
+    count: int = LIST_VALUES,
+) -> Iterator[list[T]]:
+    """As `chunks`, for items of which each puts several texts into the query's lists."""
+    group: list[T] = []
     used = overhead
-    for value in values:
-        size = len(text(value)) + 1
+    for item in items:
+        size = sum(len(text(one)) + 1 for one in texts(item))
         if overhead + size > characters:
             raise ValueError("one value alone is longer than a query")
-        if chunk and (used + size > characters or len(chunk) == count):
-            yield chunk
-            chunk, used = [], overhead
-        chunk.append(value)
+        if group and (used + size > characters or len(group) == count):
+            yield group
+            group, used = [], overhead
+        group.append(item)
         used += size
-    if chunk:
-        yield chunk
+    if group:
+        yield group
 
 
 def path_of_query(soql: str, *, deleted: bool = False) -> str:

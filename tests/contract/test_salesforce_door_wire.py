@@ -18,7 +18,7 @@ import pytest
 from pipeline.errors import LeaseLost
 from schemas.settings import Org
 from stages.salesforce import soql
-from stages.salesforce.client import Door, Hooks
+from stages.salesforce.client import Door, Hooks, Leased
 from stages.salesforce.door import Subrequest
 from stages.salesforce.errors import CallRefused, OrgUnavailable, OutcomeUnknown, TroubledError
 from stages.salesforce.orgs import Keep, OrgRegistry
@@ -351,8 +351,16 @@ async def test_after_a_lost_lease_no_byte_goes_out(door: Door, server: Server) -
     def lost() -> None:
         raise LeaseLost("gone")
 
-    with pytest.raises(LeaseLost):
-        await door.composite(WRITE, guard=lost)
+    leased = Leased(door, lost)
+    for calls in (
+        lambda: leased.composite(WRITE),
+        lambda: leased.collections("POST", "composite/sobjects", {}, {}),
+        lambda: leased.query("SELECT Id FROM Lead"),
+        lambda: leased.query("SELECT Id FROM Lead" + " " * 20_000),
+        lambda: leased.follow("/services/data/v62.0/query/01g-2000"),
+    ):
+        with pytest.raises(LeaseLost):
+            await calls()
     assert server.calls == []
     assert not door.health.gate.doubt
     await door.query("SELECT Id FROM Lead")

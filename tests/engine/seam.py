@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.errors import TransportError
 from pipeline.records import Commit, Record
-from pipeline.transport import Cluster, GroupReader, Reader, Rebalanced, Transport, Writer
+from pipeline.transport import READER_BYTES, Cluster, GroupReader, Reader, Rebalanced, Transport, Writer
 
 
 class Seam:
@@ -57,7 +57,7 @@ class _Transport:
         self._seam._readers.append(reader)
         return reader
 
-    def reader(self, max_bytes: int = 8 * 1024 * 1024) -> Reader:
+    def reader(self, max_bytes: int = READER_BYTES) -> Reader:
         return _Groupless(self._seam, self._inner.reader(max_bytes), self._topic)
 
     def writer(self) -> Writer:

@@ -122,13 +122,19 @@ class Room:
         return -1 if commit is None else commit.offset
 
     async def enter(
-        self, step: Step, limits: Limits, *, gate: Gate | None = None, around: Callable[[Transport], Transport] | None = None
+        self,
+        step: Step,
+        limits: Limits,
+        *,
+        gate: Gate | None = None,
+        answers: Callable[[str], int] | None = None,
+        around: Callable[[Transport], Transport] | None = None,
     ) -> Running:
         """A worker that has begun."""
         transport, heard = Transporting(self.broker), Heard()
         seam: Transport = transport if around is None else around(transport)
         tables = Tables(transport, TABLES)
-        run = dataclasses.replace(stage(step, limits), gate=gate or OpenGate())
+        run = dataclasses.replace(stage(step, limits), gate=gate or OpenGate(), answers=answers)
         worker = Worker(run, seam, tables, heard, clock=self.clock, random=random.Random(1).random)
 
         async def live() -> None:

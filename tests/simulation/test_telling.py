@@ -12,7 +12,7 @@ from pipeline.records import Outgoing
 from pipeline.stage import Closed, Limits
 from pipeline.tables import Tables
 from schemas.messages import Cause
-from schemas.tables import LaneRow, ReplayRow
+from schemas.tables import GroupRow, LaneRow, ReplayRow
 from tests.engine.place import STAGE, told
 from tests.engine.seam import Seam
 from tests.simulation.room import Room, each, passed_on, simulated
@@ -87,7 +87,8 @@ def test_a_lane_that_rests_for_long_tells_what_its_first_message_waits_for_now()
     simulated(test)
 
 
-def test_who_takes_over_repeats_what_came_after_a_wait_for_the_whole_org_and_for_no_other() -> None:
+@pytest.mark.parametrize("people", [1, 40])
+def test_who_takes_over_repeats_nothing_for_a_few_who_wait_and_for_many_what_came_after_in_their_org_alone(people: int) -> None:
     """A person's messages of several workspaces are repeated together: a later one that is not would be overwritten by an earlier one."""
 
     async def test(room: Room) -> None:
@@ -98,16 +99,23 @@ def test_who_takes_over_repeats_what_came_after_a_wait_for_the_whole_org_and_for
             return Wait("rows", "row", None, ABSENT) if message.workspace == "waiting" else passed_on(message)
 
         first = await room.enter(each(decide), Limits())
-        room.send([told(0, workspace="waiting", key="k@acme"), told(1, workspace="other", key="k@acme")])
-        room.send([told(n, org="bolt") for n in range(2, 9)])
-        await room.until(lambda: room.committed() == 9)
+        waiting = {str(n) for n in range(people)}
+        finished = {str(n) for n in range(people, 2 * people)}
+        room.send([told(n, workspace="waiting", key=f"k{n}@acme") for n in range(people)])
+        room.send([told(people + n, workspace="other", key=f"k{n}@acme") for n in range(people)])
+        room.send([told(n, org="bolt") for n in range(2 * people, 2 * people + 7)])
+        await room.until(lambda: room.committed() == 2 * people + 7)
+        again = waiting if people == 1 else waiting | finished
+        row = f"{STAGE}|0|group"
+        await room.pass_by(20)
+        assert msgspec.json.decode(first.tables["lanes"].get(row) or b"", type=GroupRow).repeats == len(again - waiting)
         first.task.cancel()
         await asyncio.wait([first.task])
         ran.clear()
         second = await room.enter(each(decide), Limits())
-        await room.until(lambda: set(ran) == {"0", "1"})
-        await room.until(lambda: [(row.waiting, row.held) for row in second.lanes().values()] == [(1, False)])
-        assert set(ran) == {"0", "1"}
+        await room.until(lambda: set(ran) == again)
+        await room.until(lambda: sum(row.waiting for row in second.lanes().values() if not row.held) == people)
+        assert set(ran) == again
 
     simulated(test)
 

@@ -38,6 +38,7 @@ LIMITS = Limits(
     resting_messages=60,
     org_resting_messages=15,
     fetch_messages=50,
+    lagging_lanes=120,
     grace_seconds=100.0,
     stop_seconds=100.0,
     takeover_seconds=5.0,
@@ -239,7 +240,7 @@ class World:
         self.place: dict[str, int] = {}
         self._landed: set[str] = set()
         self._seen = 0
-        self.most_held = self.most_resting = self.most_remembered = self.most_lanes = 0
+        self.most_held = self.most_resting = self.most_remembered = self.most_alone = 0
         for topic in (READS, WRITES, "synced", "dead-letters"):
             self.broker.create_topic(topic, plan.partitions)
         for table in (ROWS, "lanes", "controls"):
@@ -372,11 +373,14 @@ class World:
             self.most_resting = max(self.most_resting, dispatcher.resting)
             ledgers = [partition.ledger for partition in worker._partitions.values() if partition.is_held]
             self.most_remembered = max([self.most_remembered, *(ledger.remembered() for ledger in ledgers)])
-            self.most_lanes = max(self.most_lanes, sum(len(ledger.lagging) for ledger in ledgers))
+            self.most_alone = max(self.most_alone, sum(ledger.alone.total() for ledger in ledgers))
+            for ledger in ledgers:
+                assert ledger.alone.total() == sum(lag.alone for lag in ledger.lagging.values())
             assert sum(len(ledger.unfinished) for ledger in ledgers) <= dispatcher.held
             lines = dispatcher._lines.values()
             assert sum(line.active_bytes + line.resting_bytes for line in lines) == dispatcher.held_bytes
             assert sum(line.resting_bytes for line in lines) == dispatcher._tally.resting_bytes
+        assert self.most_alone <= self.limits.lagging_lanes + self.limits.total_messages
         assert self.most_held <= self.limits.total_messages + self.limits.fetch_messages
         assert self.most_resting <= self.limits.resting_messages + self.limits.batch_messages * 4
 

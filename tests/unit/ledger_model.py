@@ -34,6 +34,7 @@ class Partition:
         """The worker dies; another takes over from the last commit."""
         progress = decode(self.committed.text) if self.committed.text else None
         self.ledger = Ledger(self.committed.offset, progress, remembered=self.remembered)
+        self.began = self.ledger.main
         self.finished_now: set[int] = set()
         """Finished in this life."""
         self.last_taken: dict[LaneKey, int] = {}
@@ -140,8 +141,8 @@ class Partition:
             if not lag.following and lag.read >= self.sweep_place:
                 self.sweeping[key] = lag
 
-    def sweep(self, count: int, *, refuse: Collection[int] = ()) -> None:
-        """One chunk; the messages at `refuse` cannot be held after all."""
+    def sweep(self, count: int, *, refuse: Collection[int] = (), level: int = 0) -> None:
+        """One chunk; what cannot be held after all, at `refuse`, makes its lane of that level lag (0: the narrowest), or a narrower one that does."""
         for key, lag in list(self.sweeping.items()):
             if self.ledger.lagging.get(key) is not lag or lag.following or lag.read < self.sweep_place:
                 del self.sweeping[key]
@@ -151,10 +152,10 @@ class Partition:
             verdict = self.ledger.sweep(offset, key, offset * SECOND_MS, self.sweeping)
             if verdict is Verdict.TAKE:
                 if offset in refuse:
-                    owner = self.ledger.owner(key)
-                    assert owner is not None
-                    self.ledger.step_back(owner, offset)
-                    del self.sweeping[owner.key]
+                    lanes = wider(key)[:-1]
+                    lag = self.ledger.cover(offset, key, offset * SECOND_MS, lanes[min(level, len(lanes) - 1)])
+                    self.ledger.passed(lag, offset)
+                    self.sweeping.pop(lag.key, None)
                 else:
                     self._take(offset)
             elif verdict is Verdict.DONE:
@@ -198,6 +199,10 @@ class Partition:
             assert not lag.following, f"{offset} is unfinished and its lane follows"
             assert lag.read <= offset, f"{offset} is unfinished and its lane reads from {lag.read}"
         assert all(offset < ledger.main for offset in ledger.unfinished)
+        if self.exact and not any(lag.at_least for lag in ledger.lagging.values()):
+            # What this life has not finished; of what it began beyond, only what it holds again.
+            waits = sum(offset not in self.finished_now for offset in range(self.began, ledger.main))
+            assert ledger.waiting() == waits + sum(offset < self.began for offset in ledger.unfinished), "what waits is told wrong"
         assert ledger.remembered() <= self.remembered
 
     def drain(self) -> None:

@@ -11,7 +11,7 @@ from pipeline.memory import MemoryBroker, MemoryTransport
 from pipeline.messages import Message, headers
 from pipeline.metadata import LIMIT_CHARACTERS
 from pipeline.outcomes import Batch, Drop, Outcome
-from pipeline.records import Record
+from pipeline.records import Ack, Record
 from pipeline.stage import Limits, OpenGate, Stage
 from pipeline.tables import Tables
 from schemas.messages import SCHEMA
@@ -152,7 +152,7 @@ def test_a_session_is_a_lane_and_a_campaign_one_call_at_a_time_where_members_are
 
 def test_a_paused_workspace_is_closed_by_its_row_and_its_companies_are_not() -> None:
     table = Tables(MemoryTransport(MemoryBroker()), ["workspaces"])["workspaces"]
-    table.written("emea", b'{"id":"emea","org":"acme","livestorm":{"organization_id":"x","webhook_secret":"y"},"paused":true}', 0)
+    table.written("emea", b'{"id":"emea","org":"acme","livestorm":{"organization_id":"x","webhook_secret":"y"},"paused":true}', Ack(0, 0))
     gate = PausedWorkspaces(table)
     stage = flow.stage("create", nothing, gate)
     closed = gate.closed(message(stage, "registration"))
@@ -164,6 +164,6 @@ def test_a_paused_workspace_is_closed_by_its_row_and_its_companies_are_not() -> 
     assert gate.closed(message(stage, "registration", "apac")) is None
     assert gate.lane_closed(closed.lane)
     assert not gate.lane_closed(org_lane("acme"))
-    table.written("emea", b'{"id":"emea","org":"acme","livestorm":{"organization_id":"x","webhook_secret":"y"}}', 1)
+    table.written("emea", b'{"id":"emea","org":"acme","livestorm":{"organization_id":"x","webhook_secret":"y"}}', Ack(0, 1))
     assert gate.closed(message(stage, "registration")) is None
     assert not gate.lane_closed(closed.lane)

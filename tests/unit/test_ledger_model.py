@@ -108,10 +108,14 @@ class PartitionMachine(RuleBasedStateMachine):
         self.partition.join_sweep(data.draw(st.lists(st.sampled_from(self._lagging()), min_size=1, unique=True)))
 
     @precondition(lambda self: self.partition.sweeping)
-    @rule(count=st.integers(min_value=1, max_value=30), refuse=st.none() | st.integers(min_value=0, max_value=30))
-    def sweep(self, count: int, refuse: int | None) -> None:
+    @rule(
+        count=st.integers(min_value=1, max_value=30),
+        refuse=st.none() | st.integers(min_value=0, max_value=30),
+        level=st.integers(min_value=0, max_value=3),
+    )
+    def sweep(self, count: int, refuse: int | None, level: int) -> None:
         place = self.partition.sweep_place
-        self.partition.sweep(count, refuse=() if refuse is None else range(place + refuse, place + count))
+        self.partition.sweep(count, refuse=() if refuse is None else range(place + refuse, place + count), level=level)
 
     @precondition(lambda self: self.partition.sweeping)
     @rule()

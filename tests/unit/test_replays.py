@@ -11,6 +11,7 @@ from pipeline.lines import Entry
 from pipeline.memory import MemoryBroker
 from pipeline.outcomes import Batch, Outcome
 from pipeline.partition import Partition
+from pipeline.records import Ack
 from pipeline.replays import CONTROLS, LANES, Replays, row_key
 from pipeline.stage import SilentObserver, Stage
 from pipeline.tables import Tables
@@ -35,14 +36,14 @@ async def test_a_replay_that_ends_while_its_progress_is_written_ends_with_a_row_
 
     async def write_rows(rows: Mapping[str, bytes | None]) -> None:
         for key, value in rows.items():
-            tables[LANES].written(key, value, next(offsets))
+            tables[LANES].written(key, value, Ack(0, next(offsets)))
         for replay in partition.replays.values():
             replay.ledger.skip_to(replay.end)
 
     replays = Replays(
         stage, tables, transport, dispatcher, lambda: [partition], write_rows, live_is_busy=lambda: False, clock=lambda: 1.0
     )  # fmt: skip
-    tables[CONTROLS].written(ROW.id, msgspec.json.encode(ROW), 0)
+    tables[CONTROLS].written(ROW.id, msgspec.json.encode(ROW), Ack(0, 0))
     replays._start()
     assert list(partition.replays) == [ROW.id]
 

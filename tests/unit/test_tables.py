@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.errors import TransportError
 from pipeline.memory import MemoryBroker
-from pipeline.records import Outgoing
-from pipeline.tables import Tables
+from pipeline.records import Ack, Outgoing, Record
+from pipeline.tables import Table, Tables
 
 
 async def test_a_table_whose_topic_was_made_anew_while_kafka_cannot_be_asked_is_read_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,3 +43,15 @@ async def test_a_table_whose_topic_was_made_anew_while_kafka_cannot_be_asked_is_
         assert tables["rows"].get("key") == b"new"
         assert refused == 3
         tasks.cancel_scope.cancel()
+
+
+def test_an_own_row_whose_acknowledgement_comes_after_a_later_one_was_read_does_not_come_back() -> None:
+    """Whoever was stopped for a while, and woken, may hear of its own row after another's that was written since."""
+    table = Table("rows")
+    for offset, value in ((10, b"own"), (11, b"another's")):
+        table.read(Record("rows", 0, offset, 0, b"key", value, ()))
+    table.written("key", b"own", Ack(0, 10))
+    assert table.get("key") == b"another's"
+    table.written("key", b"own again", Ack(0, 12))
+    table.read(Record("rows", 0, 11, 0, b"key", b"another's", ()))
+    assert table.get("key") == b"own again"
