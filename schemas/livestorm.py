@@ -1,15 +1,13 @@
 """Livestorm's shapes, as its webhooks and its REST API v1 tell them. Lenient: unknown keys are ignored, numbers may come as text.
 
-What decides (ids, times, the event's name) has a type, and a wrong value is an error with its path. What only informs is `Any`,
-so that an odd value costs that value and not the person; `stages.livestorm.attributes` reads it.
+What says who and what it is about (ids, the event's name) has a type, and a wrong value is an error with its path. All else is `Any`,
+so that an odd value costs that value and not the person; times are read by `seconds`, the rest by `stages.livestorm.attributes`.
 """
 
+import contextlib
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
-
-Unix = int | float | None
-"""Unix seconds; 0 and None mean not set."""
 
 A = TypeVar("A")
 
@@ -21,48 +19,28 @@ class Hook(msgspec.Struct):
     organization_id: str
 
 
-class Meta(msgspec.Struct):
-    webhook: Hook | None = None
-
-
-class Related(msgspec.Struct):
-    """One end of a JSON:API relationship: an object with `id`, a list of them, or null."""
-
-    data: Any = None
-
-
 class Resource(msgspec.Struct, Generic[A]):
     """One JSON:API resource."""
 
     id: str
     attributes: A
-    type: str = ""
-    meta: Meta | None = None
-    relationships: dict[str, Any] | None = None
+    relationships: Any = None
+    """By name: `{"data": …}` with an object that has an `id`, a list of them, or null."""
 
 
 class Webhook(msgspec.Struct, Generic[A]):
-    """A webhook's body. `meta` stands inside `data`; also taken at the top level."""
+    """A webhook's body, but for its `meta`: see `hook`."""
 
     data: Resource[A]
-    meta: Meta | None = None
-
-    @property
-    def hook(self) -> Hook | None:
-        """The one inside `data` wins: that is the documented place."""
-        for meta in (self.data.meta, self.meta):
-            if meta is not None and meta.webhook is not None:
-                return meta.webhook
-        return None
 
 
 class RegistrantDetail(msgspec.Struct):
     """A person's registration for one session. `fields` are the answers to the form: `[{"id", "value", …}]`."""
 
     session_id: str | None = None
-    event_id: str | None = None
-    created_at: Unix = None
-    updated_at: Unix = None
+    event_id: Any = None
+    created_at: Any = None
+    updated_at: Any = None
     fields: Any = None
     referrer: Any = None
     utm_source: Any = None
@@ -91,8 +69,7 @@ class Person(msgspec.Struct):
 
     role: Any = None
     """`participant`, or `team_member` for staff."""
-    created_at: Unix = None
-    updated_at: Unix = None
+    updated_at: Any = None
     timezone: Any = None
     first_name: Any = None
     last_name: Any = None
@@ -109,17 +86,16 @@ class Person(msgspec.Struct):
 class Session(msgspec.Struct):
     """Resource type `sessions`."""
 
-    event_id: str | None = None
-    status: str | None = None
+    event_id: Any = None
+    status: Any = None
     """upcoming, live, on_demand, past, past_not_started, canceled, draft."""
-    timezone: str | None = None
+    timezone: Any = None
     name: Any = None
-    estimated_started_at: Unix = None
-    started_at: Unix = None
-    ended_at: Unix = None
-    canceled_at: Unix = None
-    created_at: Unix = None
-    updated_at: Unix = None
+    estimated_started_at: Any = None
+    started_at: Any = None
+    ended_at: Any = None
+    canceled_at: Any = None
+    updated_at: Any = None
     breakout_room_parent_session_id: Any = None
     """Set: a breakout room, no session of its own."""
 
@@ -130,7 +106,7 @@ class Event(msgspec.Struct):
     title: Any = None
     slug: Any = None
     language: Any = None
-    updated_at: Unix = None
+    updated_at: Any = None
     fields: Any = None
 
 
@@ -138,13 +114,6 @@ class Organization(msgspec.Struct):
     """Resource type `organizations`: the Livestorm workspace that a token belongs to."""
 
     name: Any = None
-
-
-class Page(msgspec.Struct, Generic[A]):
-    """One page of a list. The last one has no `meta.next_page`."""
-
-    data: list[Resource[A]]
-    meta: dict[str, Any] | None = None
 
 
 class One(msgspec.Struct, Generic[A]):
@@ -157,6 +126,30 @@ _BEYOND: Final = 32_503_680_000
 """The year 3000: nothing that Livestorm tells of lies there; what does is another unit, mostly milliseconds."""
 
 
-def seconds(time: Unix) -> int:
-    """Unix seconds; 0 where not set, and where the number is no moment: negative, not finite, beyond the year 3000."""
-    return int(time) if time is not None and 0 < time < _BEYOND else 0
+def seconds(time: Any, until: int = _BEYOND) -> int:
+    """Unix seconds, told as a number or as text; 0 where it is not set, and where it is no moment up to `until`."""
+    if isinstance(time, str):
+        with contextlib.suppress(ValueError):
+            time = float(time)
+    is_number = isinstance(time, int | float) and not isinstance(time, bool)
+    return int(time) if is_number and 0 < time <= until else 0
+
+
+def text(value: Any) -> str:
+    """A text; "" for whatever is none."""
+    return value if isinstance(value, str) else ""
+
+
+def within(told: Any, *way: str) -> Any:
+    """What stands at the end of a way into objects; None where it leads nowhere."""
+    for name in way:
+        told = told.get(name) if isinstance(told, dict) else None
+    return told
+
+
+def hook(body: Any) -> Hook | None:
+    """Which event a decoded body is. It stands inside `data`, and is also taken at the top level; None where neither names one."""
+    for way in (("data", "meta", "webhook"), ("meta", "webhook")):
+        with contextlib.suppress(msgspec.ValidationError):
+            return msgspec.convert(within(body, *way), Hook)
+    return None

@@ -20,6 +20,7 @@ from schemas.settings import Workspace
 from stages import flow, ingress
 from stages.errors import UsageError
 from stages.lag import rfc3339
+from stages.livestorm import texts
 from stages.recency import retried, retried_again, tries_before
 from stages.trace import read
 
@@ -65,7 +66,7 @@ async def load(transport: Transport) -> list[DeadLetter]:
 
 def unresolved(records: Iterable[Record]) -> list[DeadLetter]:
     """From the topic's records. A letter that came twice (a repeat after a crash) is one; one that came again is new, and open until
-    something is decided about itself: the same bad body posted twice has one id."""
+    something is decided about itself: the same bad body posted to one workspace twice has one id."""
     letters: dict[str, DeadLetter] = {}
     for record in records:
         place = f"{record.partition}-{record.offset}"
@@ -179,6 +180,6 @@ def detail(letter: DeadLetter) -> Json:
 
 def _decoded(message: bytes) -> Any:
     try:
-        return msgspec.json.decode(message)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return texts.decode(message)[0]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

@@ -1,7 +1,8 @@
 """`turnout up`: the broker where it is wanted, the topics, then every part as a child; until a signal. Does no part's work."""
 
+import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,7 @@ import structlog
 
 from pipeline import topics
 from stages import connection, flow, installation, signals
-from stages.environment import Environment
+from stages.environment import Address, Environment
 from stages.errors import UsageError
 from stages.supervisor import Sink, Supervisor
 
@@ -23,6 +24,7 @@ _LOCAL: Final = ("127.0.0.1", "localhost", "[::1]")
 
 async def run(environment: Environment, sink: Sink, embedded: bool, data_dir: Path | None) -> int:
     """Returns the exit code: 0 after SIGTERM, 130 after Ctrl-C. Raises TurnoutError, TransportError with how to mend it."""
+    environment, metrics = _settled(environment)
     installation.clash(environment)
     code = 0
     async with Supervisor(sink) as supervisor, anyio.create_task_group() as tasks:
@@ -35,11 +37,24 @@ async def run(environment: Environment, sink: Sink, embedded: bool, data_dir: Pa
 
         tasks.start_soon(stop_on_signal)
         tasks.start_soon(supervisor.failed)
-        await _start(environment, supervisor, embedded, data_dir)
+        await _start(environment, metrics, supervisor, embedded, data_dir)
     return code
 
 
-async def _start(environment: Environment, supervisor: Supervisor, embedded: bool, data_dir: Path | None) -> None:
+def _settled(given: Environment) -> tuple[Environment, Mapping[str, Address]]:
+    """The environment with ports that are known before any part takes them, and where each part tells its metrics.
+
+    That is a free port whatever is set: one port can be had by one part only, which no setting of `up` can mean.
+    """
+    fixed = {given.ingress.port, given.console.port}
+    ports = (port for port in installation.free_ports(len(fixed) + 2 + len(flow.PARTS)) if port not in fixed)
+    settled = dataclasses.replace(given, ingress=given.ingress.at(next(ports)), console=given.console.at(next(ports)))
+    return settled, {name: installation.local(next(ports)) for name in flow.PARTS}
+
+
+async def _start(
+    environment: Environment, metrics: Mapping[str, Address], supervisor: Supervisor, embedded: bool, data_dir: Path | None
+) -> None:
     if embedded:
         await supervisor.start(
             installation.broker(_broker_port(environment), data_dir or platformdirs.user_data_path("turnout") / "broker")
@@ -48,11 +63,9 @@ async def _start(environment: Environment, supervisor: Supervisor, embedded: boo
     for change in await topics.apply(installation.patient(settings) if embedded else settings, connection.topic_specs(environment)):
         log.info("topic", change=str(change))
     stem = installation.instance(environment.instance)
-    # Each part listens on a port of its own: a port that is set can be had by one of them only, which no setting of `up` can mean.
-    metrics = dict(zip(flow.PARTS, installation.free_ports(len(flow.PARTS)), strict=True))
-    await supervisor.start(*(installation.part(name, stem, installation.local(metrics[name]), {}) for name in flow.PARTS))
-    addresses = {name: installation.local(port) for name, port in metrics.items()}
-    addresses |= {"ingress": environment.ingress, "console": environment.console}
+    chosen = {"TURNOUT_INGRESS": str(environment.ingress), "TURNOUT_CONSOLE": str(environment.console)}
+    await supervisor.start(*(installation.part(name, stem, metrics[name], chosen) for name in flow.PARTS))
+    addresses = {**metrics, "ingress": environment.ingress, "console": environment.console}
     async with aiohttp.ClientSession() as session:
         await installation.ready(session, addresses)
     log.info(

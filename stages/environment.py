@@ -61,6 +61,10 @@ class Address:
         except ValueError:
             return self.host.lower() == "localhost"
 
+    def at(self, free: int) -> "Address":
+        """The same; where any port will do, that one."""
+        return self if self.port else Address(self.host, free)
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from schemas.messages import Value
 from schemas.settings import FieldRule
+from stages.livestorm.texts import clean
 from stages.recency import datetime_text, milliseconds
 from stages.salesforce.door import Describe, Field
 from stages.salesforce.ids import is_id
@@ -38,11 +39,11 @@ class Draft:
 
 
 def is_blank(value: Any) -> bool:
-    """Nothing that could be written: null, no text, blanks only, an empty list."""
+    """Nothing that could be written: null, no text, blanks and control characters only, an empty list."""
     if value is None:
         return True
     if isinstance(value, str):
-        return not value.strip()
+        return not clean(value)
     return isinstance(value, list) and all(is_blank(item) for item in value)
 
 
@@ -108,7 +109,7 @@ def fit(field: Field, value: Value) -> tuple[Value, str | None]:
         return _moment(value, kind), None
     if kind == "multipicklist":
         return ";".join(
-            _listed(field, item) for item in (value if isinstance(value, list) else str(value).split(";")) if item.strip()
+            _listed(field, item) for item in (value if isinstance(value, list) else str(value).split(";")) if not is_blank(item)
         ), None
     told = text(value)
     if kind == "picklist":
@@ -168,12 +169,12 @@ def text(value: Value) -> str:
     if value is None:
         return ""
     if isinstance(value, list):
-        return "; ".join(item.strip() for item in value if item.strip())
+        return "; ".join(cleaned for item in value if (cleaned := clean(item)))
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value).strip()
+    return clean(str(value))
 
 
 def _cut(field: Field, text: str) -> tuple[str, str | None]:
@@ -190,13 +191,14 @@ def _cut_text(text: str, length: int) -> str:
 
 def _listed(field: Field, text: str) -> str:
     """The picklist's own spelling of the value."""
+    text = clean(text)
     wanted = _folded(text)
     for listed in field.picklist_values:
         if _folded(listed) == wanted:
             return listed
     if field.restricted_picklist and field.picklist_values:
-        raise Unfit(f"'{text.strip()}' is not a value of the picklist: add it there, or take the field out of the mapping")
-    return text.strip()
+        raise Unfit(f"'{text}' is not a value of the picklist: add it there, or take the field out of the mapping")
+    return text
 
 
 def _flag(value: Value) -> bool:

@@ -1,5 +1,6 @@
 """normalize: Livestorm's shape to ours. Says who is not for Salesforce, keeps the rows of `events` and `sessions`; calls no Salesforce."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, Protocol
@@ -18,6 +19,7 @@ from schemas.tables import EventRow, SessionRow
 from stages.livestorm import attributes, webhook
 from stages.livestorm import sessions as livesessions
 from stages.livestorm.errors import LivestormError
+from stages.recency import is_retry
 from stages.rows import EVENTS, SESSIONS, WORKSPACES, Rows
 
 STAGE: Final = "normalize"
@@ -27,6 +29,8 @@ TOLD: Final = "session.told"
 _WORKSPACE_WAIT_SECONDS: Final = 60.0
 """Settings that were applied a moment ago may not have reached this worker yet."""
 _ASK_AGAIN_SECONDS: Final = 60.0
+_WANTED_AGAIN_SECONDS: Final = 300.0
+"""Livestorm may know by then what it did not, or may be asked now; a change of the workspace's settings is no time to wait for."""
 """A row that is waited for is asked for at most this often by one worker."""
 _REMEMBERED: Final = 50_000
 _SCANNED_AT_ONCE: Final = 20_000
@@ -56,7 +60,7 @@ class ScannedTable(Table, Protocol):
 
 
 class Normalize:
-    """The step. `session_wait_seconds`: longest wait for a session or event that nobody has told of; `clock`: Unix seconds."""
+    """The step. `session_wait_seconds`: longest wait of a person for a session or event that nobody has told of; `clock`: Unix seconds."""
 
     def __init__(
         self,
@@ -76,6 +80,8 @@ class Normalize:
         self._wait_seconds = session_wait_seconds
         self._clock = clock
         self._asked: dict[str, float] = {}
+        self._useless: dict[str, Workspace] = {}
+        """Settings with which Livestorm's API can't be asked, and one dead letter has told it."""
 
     async def __call__(self, batch: Batch) -> Sequence[Outcome]:
         outcomes: list[Outcome | None] = [None] * len(batch.messages)
@@ -151,10 +157,10 @@ class Normalize:
             return Reject((_NO_SESSION,))
         session = self._sessions.get(detail.session_id)
         if session is None:
-            return self._wait_for_session(received, workspace, detail.session_id, detail.event_id or "")
+            return self._wait_for_session(received, workspace, detail.session_id, livestorm.text(detail.event_id))
         if reason := livesessions.closed(session, workspace):
             return Drop(reason)
-        event_id = session.event or detail.event_id or ""
+        event_id = session.event or livestorm.text(detail.event_id)
         event = self._events.get(event_id)
         if event is None and maps_event(workspace):
             return self._wait_for_event(received, workspace, session.id, event_id)
@@ -227,7 +233,8 @@ class Normalize:
             return Drop(reason)
         event = self._events.get(row.event)
         if event is None or event.updated_at < _TOLD.decode(received.body).event_updated_at:
-            return self._wait_for_event(received, workspace, row.id, row.event)
+            # As long as it takes: nobody would tell the session again, and its people would wait for ever.
+            return dataclasses.replace(self._wait_for_event(received, workspace, row.id, row.event), longest_seconds=None)
         rows = () if received.org in row.orgs else (self._sessions.row(row.id, livesessions.told(row, received.org)),)
         return Emit((self._session_out(message, received, row, event),), rows)
 
@@ -252,7 +259,7 @@ class Normalize:
         self, message: Message, received: Received, workspace: Workspace, told: livestorm.Resource[livestorm.Event]
     ) -> Outcome | Coroutine[Any, Any, Outcome]:
         known = self._events.get(told.id)
-        row = livesessions.event_row(told, known)
+        row = livesessions.event_row(told, known, signed_at=received.signed_at // 1000)
         rows = (self._events.row(row.id, row),)
         if reason := closed(workspace):
             return Drop(reason, rows)
@@ -316,10 +323,17 @@ class Normalize:
             return await decided if isinstance(decided, Coroutine) else decided
         except LivestormError as error:
             if error.retry_after_seconds is None:
-                return Reject((error.cause,))
+                return self._refused(message, workspace, error.cause)
             return Retry(error.retry_after_seconds, error.cause, free=True)
         except webhook.Refused as refused:
             return Reject((refused.cause,))
+
+    def _refused(self, message: Message, workspace: Workspace, cause: Cause) -> Outcome:
+        """The API can't be asked with these settings: one dead letter says so, however often it is asked."""
+        if self._useless.get(workspace.id) == workspace and not is_retry(message.replay or ""):
+            return Drop(cause.code)
+        self._useless[workspace.id] = workspace
+        return Reject((cause,))
 
     def _wait_for_session(self, received: Received, workspace: Workspace, session: str, event: str) -> Wait:
         cause = Cause("unknown_session", f"Livestorm has not told of session {session} yet", (), _wait_hint(workspace))
@@ -330,18 +344,16 @@ class Normalize:
         return self._wait(self._events, event, cause, received, f"event:{event}", "event", "", event)
 
     def _wait(self, rows: Rows[Any], row: str, cause: Cause, received: Received, key: str, kind: str, session: str, event: str) -> Wait:
-        wanted: tuple[Out, ...] = ()
-        if self._ask_for(key):
-            message = Received(
-                id=f"wanted-{row}",
-                workspace=received.workspace,
-                org=received.org,
-                trigger=webhook.WANTED,
-                received_at=self._now_ms(),
-                signed_at=self._now_ms(),
-            )
-            wanted = (_received(message, key, kind, session, event, message.signed_at, None),)
-        return Wait(rows.name, row, rows.raw(row), cause, wanted, self._wait_seconds)
+        message = Received(
+            id=f"wanted-{row}",
+            workspace=received.workspace,
+            org=received.org,
+            trigger=webhook.WANTED,
+            received_at=self._now_ms(),
+            signed_at=self._now_ms(),
+        )
+        wanted = (_received(message, key, kind, session, event, message.signed_at, None),)
+        return Wait(rows.name, row, rows.raw(row), cause, wanted, self._wait_seconds, again_seconds=_WANTED_AGAIN_SECONDS)
 
     def _ask_for(self, key: str) -> bool:
         """Whether nobody in this worker asked for it a moment ago: of a thousand who wait for one session one asks."""

@@ -16,16 +16,21 @@ FOREIGN: Final = 3
 """A status that isn't ours and counts as responded: left alone."""
 
 
+def trimmed(label: str) -> str:
+    """A label as it is written: without outer blanks, and with single ones."""
+    return " ".join(label.split())
+
+
 def folded(label: str) -> str:
     """What makes two labels the same: case and blanks make no difference."""
-    return " ".join(label.split()).lower()
+    return trimmed(label).lower()
 
 
 def labels(statuses: Statuses) -> dict[str, bool]:
     """The labels that a Campaign must have, in order, each once, and whether it counts as responded; the first is the default."""
     wanted: dict[str, tuple[str, bool]] = {}
     for label, responded in ((statuses.registered, False), (statuses.not_attended, False), (statuses.attended, True)):
-        text = " ".join(label.split())[:LABEL_CHARACTERS].rstrip()
+        text = trimmed(label)[:LABEL_CHARACTERS].rstrip()
         spelled, before = wanted.get(folded(text), (text, False))
         wanted[folded(text)] = (spelled, before or responded)
     return dict(wanted.values())
@@ -34,7 +39,7 @@ def labels(statuses: Statuses) -> dict[str, bool]:
 def label_of(rank: int, statuses: Statuses) -> str:
     """The label of the settings for a rank."""
     text = (statuses.registered, statuses.not_attended, statuses.attended)[rank]
-    return " ".join(text.split())[:LABEL_CHARACTERS].rstrip()
+    return trimmed(text)[:LABEL_CHARACTERS].rstrip()
 
 
 def rank_of(action: Action) -> int:

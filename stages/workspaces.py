@@ -78,7 +78,7 @@ def _session(workspace: Workspace, row: SessionRow, event: bytes | None, campaig
         "timezone": row.timezone,
         "status": row.status,
         "campaign": made.campaign or None if made else None,
-        "problem": _problem(made),
+        "problem": _problem(row, told, made),
     }
 
 
@@ -86,7 +86,9 @@ def _begins(row: SessionRow) -> int:
     return row.estimated_started_at or row.started_at
 
 
-def _problem(made: CampaignRow | None) -> str | None:
+def _problem(row: SessionRow, event: EventRow | None, made: CampaignRow | None) -> str | None:
+    if made is None and event is None and not row.past and not row.breakout:
+        return f"{NO_CAMPAIGN}: Livestorm has not told of its event {row.event} yet"
     if made is None or made.why is None or made.why.code in EXPECTED:
         return None
     return f"{OUTDATED if made.campaign else NO_CAMPAIGN}: {made.why.message}"

@@ -198,15 +198,17 @@ _PATIENT: Final = aiohttp.ClientTimeout(total=30, sock_connect=10)
 def _settle(given: Environment, directory: Path) -> House:
     """Ports for all, and the environment that the children get; nothing of the caller's own Kafka."""
     ids = list(dict.fromkeys(org for _, org, _, _ in season.WORKSPACES))
-    broker, ingress, console, *rest = installation.free_ports(3 + len(ids) + len(flow.PARTS))
+    fixed, count = {given.ingress.port, given.console.port}, 3 + len(ids) + len(flow.PARTS)
+    free = [port for port in installation.free_ports(len(fixed) + count) if port not in fixed]
+    broker, ingress, console, *rest = free[:count]
     keys = directory / "secret-keys"
     keys.write_text(secrets.new_key() + "\n")
     keys.chmod(0o600)
     variables = dict.fromkeys(NAMES, "") | {
         "TURNOUT_KAFKA_BOOTSTRAP": f"{installation.HOST}:{broker}",
         "TURNOUT_SECRET_KEYS_FILE": str(keys),
-        "TURNOUT_INGRESS": _chosen("TURNOUT_INGRESS", ingress),
-        "TURNOUT_CONSOLE": _chosen("TURNOUT_CONSOLE", console),
+        "TURNOUT_INGRESS": _chosen("TURNOUT_INGRESS", given.ingress, ingress),
+        "TURNOUT_CONSOLE": _chosen("TURNOUT_CONSOLE", given.console, console),
         "TURNOUT_CONSOLE_TOKENS_FILE": os.environ.get("TURNOUT_CONSOLE_TOKENS_FILE", ""),
         "TURNOUT_LOG": given.log,
     }
@@ -215,8 +217,10 @@ def _settle(given: Environment, directory: Path) -> House:
     return House(environment.read(variables), variables, urls, metrics, directory)
 
 
-def _chosen(variable: str, free: int) -> str:
-    return os.environ.get(variable) or f"{installation.HOST}:{free}"
+def _chosen(variable: str, given: Address, free: int) -> str:
+    """Where it is set to; on a free port where none is set, or any will do."""
+    is_set = os.environ.get(variable, "").strip()
+    return str(given.at(free) if is_set else installation.local(free))
 
 
 async def _furnish(switches: Switches, rules: Sequence[dict[str, Any]]) -> None:

@@ -1,12 +1,13 @@
 """What a person told, as mappable attributes by Livestorm's id; pure. Never makes a blank up, and never fails over an odd value: it is left out, and named."""
 
+import contextlib
 import datetime
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from schemas.livestorm import Person, RegistrantDetail, seconds
+from schemas.livestorm import Person, RegistrantDetail, seconds, within
 from schemas.messages import Value, canonical_email
 
 INVENTED_DOMAIN: Final = "unknown.livestorm.co"
@@ -79,11 +80,7 @@ def _told_addresses(person: Person) -> Iterator[object]:
 
 def watched_at(person: Person) -> int:
     """Unix s of the replay view; 0 where it isn't told, or is no moment."""
-    detail = person.replay_view_detail
-    try:
-        return seconds(_number(detail.get("watched_at"))) if isinstance(detail, dict) else 0
-    except Odd:
-        return 0
+    return seconds(within(person.replay_view_detail, "watched_at"))
 
 
 def read(person: Person, person_id: str, address: str, *, engaged: bool) -> tuple[dict[str, Value], dict[str, str]]:
@@ -97,7 +94,7 @@ def read(person: Person, person_id: str, address: str, *, engaged: bool) -> tupl
     answers, odd_answers = _answers(detail)
     found.update(answers)
     for name in _NAMES:
-        _take(found, odd, name, _ROOT, getattr(person, name), _text)
+        _take(found, odd, name, f"{_ROOT}.{name}", getattr(person, name), _text)
     found["email"] = address
     found["person_id"] = person_id
     if not engaged:
@@ -114,21 +111,18 @@ def instant(unix_seconds: int) -> str:
 def _measured(person: Person, detail: RegistrantDetail) -> tuple[dict[str, Value], dict[str, str]]:
     found: dict[str, Value] = {}
     odd: dict[str, str] = {}
-    _take(found, odd, "timezone", _ROOT, person.timezone, _text)
+    _take(found, odd, "timezone", f"{_ROOT}.timezone", person.timezone, _text)
     for name in _PERSON_COUNTS:
-        _take(found, odd, name, _ROOT, getattr(person, name), _number)
+        _take(found, odd, name, f"{_ROOT}.{name}", getattr(person, name), _number)
     for names, reader in ((_DETAIL_TEXTS, _text), (_DETAIL_NUMBERS, _number), (_DETAIL_FLAGS, _flag)):
         for name in names:
-            _take(found, odd, name, _DETAIL, getattr(detail, name), reader)
+            _take(found, odd, name, f"{_DETAIL}.{name}", getattr(detail, name), reader)
     duration = found.get(_DURATION)
     if isinstance(duration, int | float):
         found["attendance_minutes"] = int(duration // 60)
-    if registered := seconds(detail.created_at):
-        found["registered_at"] = instant(registered)
-    elif detail.created_at:
-        odd[f"{_DETAIL}.created_at"] = "expected Unix seconds"
-    if watched := watched_at(person):
-        found["replay_watched_at"] = instant(watched)
+    _take(found, odd, "registered_at", f"{_DETAIL}.created_at", detail.created_at, _moment)
+    watched = within(person.replay_view_detail, "watched_at")
+    _take(found, odd, "replay_watched_at", f"{_ROOT}.replay_view_detail.watched_at", watched, _moment)
     return found, odd
 
 
@@ -155,13 +149,13 @@ def _answers(detail: RegistrantDetail) -> tuple[dict[str, Value], dict[str, str]
 
 
 def _take(found: dict[str, Value], odd: dict[str, str], name: str, path: str, raw: Any, reader: Callable[[Any], Value]) -> None:
-    """One value below `path`, if there is any."""
+    """One value, which stands at `path`, if there is any."""
     if raw is None:
         return
     try:
         value = reader(raw)
     except Odd as error:
-        odd[f"{path}.{name}"] = str(error)
+        odd[path] = str(error)
         return
     if value is not None:
         found[name] = value
@@ -189,6 +183,15 @@ def _number(raw: Any) -> int | float | None:
     if number != number or number in (float("inf"), float("-inf")):
         raise Odd("expected a finite number")
     return int(number) if number.is_integer() else number
+
+
+def _moment(raw: Any) -> str | None:
+    if at := seconds(raw):
+        return instant(at)
+    with contextlib.suppress(Odd):
+        if not _number(raw):
+            return None
+    raise Odd("expected Unix seconds")
 
 
 def _flag(raw: Any) -> bool | None:

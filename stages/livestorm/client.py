@@ -20,6 +20,7 @@ import stamina
 from schemas import livestorm
 from schemas.messages import Cause
 from schemas.settings import Workspace
+from stages.livestorm import texts
 from stages.livestorm.errors import CallRefused, LivestormError, LivestormUnavailable, NotFound, ScopeMissing, TokenRefused
 from stages.secrets import SecretsError
 
@@ -173,7 +174,7 @@ class Client:
         if response.status == 204 or (response.status == 200 and not body.strip()):
             return None
         try:
-            decoded = msgspec.json.decode(body)
+            decoded, _ = texts.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             decoded = None
             if response.status == 200:

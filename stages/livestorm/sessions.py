@@ -7,11 +7,13 @@ from typing import Any, Final
 import msgspec
 
 from schemas import livestorm
-from schemas.livestorm import seconds
+from schemas.livestorm import seconds, text
 from schemas.messages import Value
 from schemas.settings import Workspace
 from schemas.tables import EventRow, SessionRow
 from stages.livestorm import attributes
+from stages.livestorm.signature import AHEAD_SECONDS
+from stages.livestorm.texts import clean
 from stages.livestorm.webhook import event_of
 
 PAST: Final = "past"
@@ -32,14 +34,14 @@ def snapshot(told: livestorm.Resource[livestorm.Session], trigger: str, *, works
         id=told.id,
         workspace=workspace,
         event=event_of(told),
-        status=(session.status or "upcoming").strip().lower(),
-        timezone=_zone(session.timezone),
-        name=session.name.strip() if isinstance(session.name, str) else "",
+        status=text(session.status).strip().lower() or "upcoming",
+        timezone=_zone(text(session.timezone)),
+        name=clean(text(session.name)),
         estimated_started_at=seconds(session.estimated_started_at),
         started_at=seconds(session.started_at),
         ended_at=seconds(session.ended_at),
         canceled_at=seconds(session.canceled_at),
-        updated_at=seconds(session.updated_at) or signed_at,
+        updated_at=_changed_at(session.updated_at, signed_at),
         breakout=bool(session.breakout_room_parent_session_id),
     )
     if row.status == "on_demand":
@@ -92,17 +94,17 @@ def ended_before(row: SessionRow, moment: int) -> bool:
     return row.status == "canceled" and (row.canceled_at or row.updated_at) < moment
 
 
-def event_row(told: livestorm.Resource[livestorm.Event], known: EventRow | None) -> EventRow:
-    """The event's row after what was told; something older than what is known changes nothing."""
+def event_row(told: livestorm.Resource[livestorm.Event], known: EventRow | None, *, signed_at: int) -> EventRow:
+    """The event's row after what was told; something older than what is known changes nothing. `signed_at` is Unix s."""
     event = told.attributes
-    updated_at = seconds(event.updated_at)
+    updated_at = _changed_at(event.updated_at, signed_at)
     if known is not None and updated_at < known.updated_at:
         return known
     return EventRow(
         id=told.id,
         title=_first_text(event.title, event.slug, known.title if known else None, told.id),
         updated_at=updated_at,
-        language=event.language if isinstance(event.language, str) else "",
+        language=text(event.language),
         fields=_form(event.fields),
     )
 
@@ -137,6 +139,11 @@ def _merged(known: SessionRow, fresh: SessionRow) -> SessionRow:
     )
 
 
+def _changed_at(updated_at: Any, signed_at: int) -> int:
+    """When a resource changed, Unix s. One that is said to have changed after it was signed could never change again."""
+    return seconds(updated_at, signed_at + AHEAD_SECONDS) or signed_at
+
+
 def _standing(row: SessionRow) -> tuple[int, int]:
     return row.updated_at, _RANKS.get(row.status, 0)
 
@@ -146,7 +153,7 @@ def _at_least(status: str, floor: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _zone(name: str | None) -> str:
+def _zone(name: str) -> str:
     """The time zone's name, or UTC where there is none by that name."""
     try:
         return zoneinfo.ZoneInfo(name).key if name else "UTC"
@@ -155,7 +162,7 @@ def _zone(name: str | None) -> str:
 
 
 def _first_text(*values: Any) -> str:
-    return next(value.strip() for value in values if isinstance(value, str) and value.strip())
+    return next(cleaned for value in values if (cleaned := clean(text(value))))
 
 
 def _form(fields: Any) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ import msgspec
 from schemas import livestorm
 from schemas.messages import Action, Cause, Received
 from schemas.settings import Workspace
-from stages.livestorm import attributes, room
+from stages.livestorm import attributes, room, texts
+from stages.livestorm.signature import AHEAD_SECONDS
 
 Kind = Literal["registration", "event", "session"]
 
@@ -77,16 +78,16 @@ def kind_of(trigger: str) -> Kind | None:
 def take(workspace: Workspace, body: bytes, *, signed_at: int, received_at: int) -> Taken | Unknown | Unreadable:
     """Reads a verified body. `signed_at` and `received_at` are Unix ms. Never raises over what the body holds."""
     try:
-        decoded = _decode(body)
-        safe = msgspec.json.encode(decoded) if room.strip(decoded) else body.removeprefix(_BOM)
+        decoded, said = _decode(body)
+        safe = msgspec.json.encode(decoded) if room.strip(decoded) else None
     except Refused as refused:
-        return Unreadable(_unreadable_id(body), refused.cause, room.mask(body))
+        return Unreadable(_unreadable_id(workspace, body), refused.cause, room.mask(body))
     except RecursionError:
-        return Unreadable(_unreadable_id(body), _TOO_DEEP, room.mask(body))
+        return Unreadable(_unreadable_id(workspace, body), _TOO_DEEP, room.mask(body))
     try:
-        return _understand(workspace, decoded, safe, signed_at, received_at)
+        return _understand(workspace, decoded, safe or said, signed_at, received_at)
     except Refused as refused:
-        return Unreadable(_unreadable_id(body), refused.cause, safe)
+        return Unreadable(_unreadable_id(workspace, body), refused.cause, safe or body)
 
 
 class Refused(Exception):
@@ -115,57 +116,57 @@ def unexpected(error: msgspec.ValidationError) -> Cause:
 def happened_at(trigger: str, person: livestorm.Person, *, session_ended_at: int, signed_at: int) -> int:
     """Unix ms at which it happened: a registration's `updated_at`, the session's end for (not) attended, `watched_at` for a replay.
 
-    `session_ended_at` is Unix s, 0 where the end isn't known. What isn't told is replaced by the signed timestamp (Unix ms).
+    `session_ended_at` is Unix s, 0 where the end isn't known. What isn't told, or lies after the signed timestamp (Unix ms) by more than
+    clocks may differ, is replaced by the next best, that timestamp at last: a time far ahead would keep out every later event.
     """
     detail = person.registrant_detail
-    at = 0
+    times: tuple[Any, ...] = ()
     match ACTIONS.get(trigger):
         case "registered":
-            at = (livestorm.seconds(detail.updated_at) if detail else 0) or livestorm.seconds(person.updated_at)
+            times = (detail.updated_at if detail else None, person.updated_at)
         case "attended" | "not_attended":
-            at = session_ended_at
+            times = (session_ended_at,)
         case "watched_replay":
-            at = attributes.watched_at(person)
-    return at * 1000 if at > 0 else signed_at
+            times = (attributes.watched_at(person),)
+    until = signed_at // 1000 + AHEAD_SECONDS
+    return next((at * 1000 for time in times if (at := livestorm.seconds(time, until))), signed_at)
 
 
-_BOM: Final = b"\xef\xbb\xbf"
 _RETRY_HINT: Final = (
     "The message is kept whole: look at it, and tell Livestorm's support, or update Turnout if it is behind, then retry it."
 )
 _SHAPE_HINT: Final = "Turnout expects the body of Livestorm's API v1. " + _RETRY_HINT
+_NO_EVENT_NAMED: Final = Cause(
+    "no_event_named",
+    "Neither data.meta.webhook nor meta.webhook says which event this is, and whose",
+    ("$.data.meta.webhook",),
+    _SHAPE_HINT,
+)
 _TOO_DEEP: Final = Cause("not_json", "The body is nested too deeply to be read", (), _RETRY_HINT)
 
 
-def _decode(body: bytes) -> Any:
+def _decode(body: bytes) -> tuple[Any, bytes]:
     try:
         body.decode("utf-8")
     except UnicodeDecodeError as error:
         message = f"The body is not UTF-8: byte 0x{body[error.start]:02x} at position {error.start} ({error.reason})"
         raise Refused(Cause("not_utf8", message, (f"position {error.start}",), _RETRY_HINT)) from None
     try:
-        return msgspec.json.decode(body.removeprefix(_BOM))
+        return texts.decode(body)
     except msgspec.DecodeError as error:
         raise Refused(Cause("not_json", f"The body is not JSON: {error}", (), _RETRY_HINT)) from None
 
 
 def _understand(workspace: Workspace, decoded: Any, safe: bytes, signed_at: int, received_at: int) -> Taken | Unknown:
-    envelope: livestorm.Webhook[dict[str, Any]] = shaped(decoded, _ENVELOPE)
-    hook = envelope.hook
+    hook = livestorm.hook(decoded)
     if hook is None:
-        raise Refused(
-            Cause(
-                "no_event_named",
-                "Neither data.meta.webhook nor meta.webhook says which event this is",
-                ("$.data.meta.webhook",),
-                _SHAPE_HINT,
-            )
-        )
+        shaped(decoded, _ENVELOPE)
+        raise Refused(_NO_EVENT_NAMED)
     _check_owner(workspace, hook)
     kind = kind_of(hook.event)
     if kind is None:
-        resource = envelope.data
-        return Unknown(_id(hook.organization_id, hook.event, resource.id), f"{resource.type or 'unknown'}:{resource.id}", hook.event)
+        type, id = (livestorm.text(livestorm.within(decoded, "data", name)) for name in ("type", "id"))
+        return Unknown(_id(hook.organization_id, hook.event, id), f"{type or 'unknown'}:{id}", hook.event)
     data = shaped(decoded, _SHAPES[kind]).data
     session, event, updated_at = _places(kind, data)
     happened = signed_at
@@ -213,7 +214,7 @@ def _places(kind: Kind, data: livestorm.Resource[Any]) -> tuple[str, str, object
     told = data.attributes
     if kind == "registration":
         detail = told.registrant_detail or livestorm.RegistrantDetail()
-        return detail.session_id or "", detail.event_id or "", (detail.updated_at, told.updated_at)
+        return detail.session_id or "", livestorm.text(detail.event_id), (detail.updated_at, told.updated_at)
     if kind == "session":
         return data.id, event_of(data), told.updated_at
     return "", data.id, told.updated_at
@@ -221,17 +222,14 @@ def _places(kind: Kind, data: livestorm.Resource[Any]) -> tuple[str, str, object
 
 def event_of(session: livestorm.Resource[livestorm.Session]) -> str:
     """The id of a session's event: its attribute, else the JSON:API relationship; "" where neither is told."""
-    if session.attributes.event_id:
-        return session.attributes.event_id
-    related = (session.relationships or {}).get("event")
-    data = related.get("data") if isinstance(related, dict) else None
-    told = data.get("id") if isinstance(data, dict) else None
-    return told if isinstance(told, str) else ""
+    own = livestorm.text(session.attributes.event_id)
+    return own or livestorm.text(livestorm.within(session.relationships, "event", "data", "id"))
 
 
 def _id(*parts: object) -> str:
     return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()[:32]
 
 
-def _unreadable_id(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()[:32]
+def _unreadable_id(workspace: Workspace, body: bytes) -> str:
+    """One for each workspace that the body was sent to: what is decided about one's letter decides nothing about another's."""
+    return hashlib.sha256(workspace.id.encode() + b"\x1f" + body).hexdigest()[:32]

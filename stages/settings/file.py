@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from schemas.settings import FieldRule, Flow, Livestorm, Objects, Org, Statuses, Workspace
 from schemas.settings import Mapping as FieldMapping
+from stages import ranking
 from stages.errors import UsageError
 from stages.salesforce.logins import login_url_problem
 from stages.settings import defaults, places
@@ -47,7 +48,9 @@ _RESERVED: Final = {
 }
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _API_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
-_VERSION: Final = re.compile(r"[0-9]{2,3}\.0")
+_VERSION: Final = re.compile(r"[1-9][0-9]{1,2}\.0")
+OLDEST_VERSION: Final = 52.0
+"""Before it duplicate rules can't be respected. Salesforce itself answers 410 to all up to 30.0 since Summer '25."""
 
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -160,7 +163,7 @@ class _Reading:
         self._check(values, path, "id", _id_fault)
         self._check(values, path, "login_url", _url_fault)
         self._check(values, path, "login_url", lambda url: None if _url_fault(url) else _login_fault(url, values.get("flow", "")))
-        self._check(values, path, "api_version", lambda text: None if _VERSION.fullmatch(text) else 'write it like "62.0"')
+        self._check(values, path, "api_version", _version_fault)
         self._check(values, path, "daily_call_reserve", lambda share: None if 0 <= share < 1 else "a share: from 0 up to, but not, 1")
         for name in ("person_key_field", "campaign_key_field", "account_key_field", "event_time_field"):
             self._check(values, path, name, _field_fault)
@@ -214,7 +217,8 @@ class _Reading:
         if statuses is not None:
             labels: dict[str, str] = {}
             for name in ("registered", "attended", "not_attended"):
-                label = getattr(statuses, name).strip().lower()
+                self._check(values, path, name, _label_fault)
+                label = ranking.folded(getattr(statuses, name))
                 if label in labels:
                     self._wrong(path, name, f"the same label as {labels[label]}: a status could not be told from the other")
                 labels[label] = name
@@ -398,6 +402,20 @@ def _url_fault(url: str) -> str | None:
             "http:// is for a sandbox on this machine or in this network alone (localhost, 127.0.0.1, a name without dots); write https://"
         )
     return None
+
+
+def _version_fault(version: str) -> str | None:
+    if not _VERSION.fullmatch(version):
+        return 'write it like "62.0"'
+    if float(version) >= OLDEST_VERSION:
+        return None
+    return f"too old: Turnout needs {OLDEST_VERSION} or later, since duplicate rules can't be respected before; Salesforce has retired all up to 30.0"
+
+
+def _label_fault(label: str) -> str | None:
+    characters = len(ranking.trimmed(label))
+    most = ranking.LABEL_CHARACTERS
+    return None if characters <= most else f"{characters} characters: the status of a Campaign Member takes {most}"
 
 
 def _login_fault(url: str, flow: str) -> str | None:

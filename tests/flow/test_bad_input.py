@@ -190,7 +190,7 @@ async def test_unreadable_rows_of_any_table_stop_only_what_needs_them(place: Pla
     await place.followed(session)
     await place.followed(other)
     async with AIOKafkaProducer(bootstrap_servers=place.house.bootstrap) as producer:
-        for table in ("orgs", "workspaces", "events", "sessions", "campaigns", "accounts", "lanes"):
+        for table in ("orgs", "workspaces", "events", "sessions", "campaigns", "accounts", "lanes", "controls"):
             await producer.send_and_wait(f"{place.house.prefix}.{table}", b"\xff{", key=b"junk")
             await producer.send_and_wait(f"{place.house.prefix}.{table}", b"{}", key=b"\xff\xfe")
         await producer.send_and_wait(f"{place.house.prefix}.sessions", b"\xff{", key=session.id.encode())

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -41,6 +42,15 @@ async def test_f28_the_signature_is_over_the_raw_bytes(place: Place) -> None:
     await place.synced()
     lead = await place.org.one("Lead", "nina@harbour.example")
     assert (lead["FirstName"], lead["LastName"], lead["Company"]) == ("Niña", "Ticket 🎟", "Café")
+
+
+async def test_f28_half_a_character_costs_that_character_alone(place: Place) -> None:
+    """JavaScript sends a text that it cut inside an emoji with one half of it, escaped."""
+    session = await place.session()
+    told = livestorm.body(place.organization, *place.about("people.registered", session, "nina@harbour.example", first_name="Nina HALF"))
+    await place.deliver(livestorm.encode(told).replace(b"HALF", rb"\ud83d"))
+    await place.synced()
+    assert (await place.org.one("Lead", "nina@harbour.example"))["FirstName"] == "Nina \ufffd"
 
 
 async def test_f29_bytes_that_are_not_utf8_are_taken_and_told(place: Place) -> None:
@@ -119,9 +129,16 @@ async def test_the_door_refuses_only_what_it_must(place: Place) -> None:
     await place.deliver(livestorm.encode(foreign))
     await place.settled()
     assert [letter["causes"][0]["code"] for letter in place.dead_letters()] == ["other_workspace"]
+    before = await metric(place, "turnout_webhooks_total", workspace=place.workspace, outcome="unknown_event")
     await place.post("people.danced", "people", "p1", {"whatever": 1})
+    meta = {"webhook": {"event": "polls.closed", "organization_id": place.organization}}
+    bare: tuple[dict[str, Any], ...] = ({"id": "p1"}, {"id": "p1", "attributes": None}, {"id": 5, "attributes": {}}, {"type": "polls"})
+    for data in bare:
+        await place.deliver(livestorm.encode({"data": {**data, "meta": meta}}))
     await place.settled()
-    assert [one.value["reason"] for one in place.outcomes() if one.value["outcome"] == "dropped"] == ["unknown_event"]
+    assert [one.value["reason"] for one in place.outcomes() if one.value["outcome"] == "dropped"] == ["unknown_event"] * 5
+    assert await metric(place, "turnout_webhooks_total", workspace=place.workspace, outcome="unknown_event") == before + 5
+    assert len(place.dead_letters()) == 1
 
 
 async def test_the_secrets_of_the_room_never_reach_kafka(place: Place) -> None:

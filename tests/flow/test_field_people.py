@@ -198,5 +198,8 @@ async def test_f16_nothing_to_update_never_means_nothing_to_emit(place: Place) -
         await place.org.member(campaign["Id"], record)
     [letter] = place.dead_letters()
     assert (letter["email"], letter["causes"][0]["message"]) == ("refused@harbour.example", "This Lead is locked")
+    refused = await place.org.one("Lead", "refused@harbour.example")
+    assert len(await place.org.records("CampaignMember")) == 4, "whose update is refused becomes no member"
+    assert refused["Id"] not in {member["LeadId"] for member in await place.org.records("CampaignMember")}
     assert changes(await place.org.one("Lead", "equal@harbour.example")) == []
     assert (await place.org.one("Lead", "different@harbour.example"))["Title"] == "Mate"

@@ -68,22 +68,43 @@ async def test_f11_values_of_loose_types_are_understood(opened: Open) -> None:
     assert (member["Minutes__c"], member["Rate__c"], member["Status"]) == (30, 87.5, "Attended")
 
 
+ANYTHING: tuple[Any, ...] = (None, [], {}, "", True, 5, "x", {"webhook": {}})
 ODD: tuple[tuple[str, Any], ...] = (
-    ("messages_count", {"no": "number"}), ("timezone", ["Europe/Paris"]), ("avatar_link", 5), ("role", None), ("first_name", {"x": 1}),
-    ("registrant_detail.attendance_rate", "a lot"), ("registrant_detail.utm_source", [1, 2]), ("registrant_detail.attended", "perhaps"),
-    ("registrant_detail.fields", "none"), ("registrant_detail.fields", [None, 5, {"id": 7, "value": 1}]), ("replay_view_detail", "yes"),
+    *(
+        (place, value)
+        for place in (
+            "meta", "data.meta", "data.type", "data.relationships", "data.attributes.created_at", "data.attributes.updated_at",
+            "data.attributes.registrant_detail.created_at", "data.attributes.registrant_detail.updated_at",
+            "data.attributes.registrant_detail.event_id",
+        )
+        for value in ANYTHING
+    ),
+    ("data.attributes.created_at", "2026-11-01T04:30:00Z"), ("data.attributes.messages_count", {"no": "number"}),
+    ("data.attributes.timezone", ["Europe/Paris"]), ("data.attributes.avatar_link", 5), ("data.attributes.role", None),
+    ("data.attributes.first_name", {"x": 1}), ("data.attributes.registrant_detail.attendance_rate", "a lot"),
+    ("data.attributes.registrant_detail.utm_source", [1, 2]), ("data.attributes.registrant_detail.attended", "perhaps"),
+    ("data.attributes.registrant_detail.fields", "none"), ("data.attributes.registrant_detail.fields", [None, 5, {"id": 7, "value": 1}]),
+    ("data.attributes.replay_view_detail", "yes"),
 )  # fmt: skip
-"""Places in a person's attributes, and values that nobody expects there."""
+"""Places in a webhook that no person hangs on, and values that nobody expects there."""
+
+
+def put(body: dict[str, Any], path: str, value: Any) -> None:
+    """Sets one value of a webhook."""
+    *way, name = path.split(".")
+    for step in way:
+        body = body[step]
+    body[name] = value
 
 
 async def test_f11_a_person_whose_only_fault_is_an_extra_value_is_synced(place: Place) -> None:
     """A value that can't be read is left out, and the person isn't."""
     session = await place.session()
     for number, (path, value) in enumerate(ODD):
-        trigger, type, id, attributes = place.about("people.registered", session, f"odd{number}@harbour.example")
-        target, _, name = path.rpartition(".")
-        (attributes[target] if target else attributes)[name] = value
-        await place.post(trigger, type, id, attributes)
+        body = livestorm.body(place.organization, *place.about("people.registered", session, f"odd{number}@harbour.example"))
+        body["meta"] = body["data"]["meta"]
+        put(body, path, value)
+        await place.deliver(livestorm.encode(body))
     await place.synced()
     campaign = await place.org.campaign(session.id)
     for number in range(len(ODD)):
@@ -101,18 +122,28 @@ async def test_f11_what_cannot_be_understood_is_a_dead_letter_with_its_path(plac
     session = await place.session()
     for path, value in BROKEN:
         body = livestorm.body(place.organization, *place.about("people.registered", session, "broken@harbour.example"))
-        target = body["data"]
-        *way, name = path.split(".")
-        for step in way:
-            target = target[step]
-        target[name] = value
+        put(body["data"], path, value)
         await place.deliver(livestorm.encode(body))
         await place.settled()
         letter = place.dead_letters()[-1]
-        assert name in " ".join(letter["causes"][0]["fields"]), letter["causes"]
+        assert path.rpartition(".")[2] in " ".join(letter["causes"][0]["fields"]), letter["causes"]
     await place.registered(session, "fine@harbour.example")
     await place.settled()
     assert len(place.dead_letters()) == len(BROKEN)
+
+
+async def test_a_time_far_ahead_keeps_no_later_event_out(place: Place) -> None:
+    """What is said to have happened after its webhook was signed happened when it was signed."""
+    far = 9_999_999_999
+    first, second = await place.session("One", updated_at=far), await place.session("Two")
+    await place.registered(first, "ada@harbour.example", job_title="Mate", updated_at=far)
+    await place.synced()
+    await place.registered(second, "ada@harbour.example", job_title="Captain", updated_at=int(time.time()) + 2)
+    await place.started(first)
+    await place.synced()
+    assert (await place.org.one("Lead", "ada@harbour.example"))["Title"] == "Captain"
+    await place.followed(first, count=2)
+    assert (await place.org.campaign(first.id))["Status"] == "In Progress"
 
 
 async def test_f12_the_replay_view_may_be_absent_null_or_told(place: Place) -> None:

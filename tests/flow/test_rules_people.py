@@ -134,30 +134,36 @@ async def test_rule_05_nobody_makes_a_lead_and_fallbacks_are_for_creation_alone(
 
 
 async def test_rule_06_create_contact_never_makes_a_lead(opened: Open) -> None:
-    """The oldest Account of the name, case ignored; else a new one; none where the company is blank or was not asked."""
+    """The oldest Account of the name, case and number of blanks ignored; else a new one, by as much of the name as the org takes; none where
+    the company is blank or was not asked."""
     place = await opened(objects={"create": "contact"})
     await place.org.seed(
         Account=[
             {"Name": "Harbour Works", "Id": "@young", "CreatedDate": "2024-05-01T00:00:00.000+0000"},
             {"Name": "HARBOUR WORKS", "Id": "@old", "CreatedDate": "2015-05-01T00:00:00.000+0000", "Industry": "oldest"},
+            {"Name": "Harbour  Two", "Industry": "two blanks"},
         ]
     )
     session = await place.session()
     await place.registered(session, "known@harbour.example", company="harbour works")
     await place.registered(session, "new@harbour.example", company="Brand New Ltd")
+    await place.registered(session, "spaced@harbour.example", company="Harbour  Two")
+    await place.registered(session, "long@harbour.example", company="Endless " * 700)
     await place.registered(session, "blank@harbour.example", company="   ")
     await place.registered(session, "unasked@harbour.example", company=None)
     await place.synced()
     accounts = {account["Id"]: account for account in await place.org.records("Account")}
-    assert len(accounts) == 3
+    assert len(accounts) == 5
     linked = {}
-    for name in ("known", "new", "blank", "unasked"):
+    for name in ("known", "new", "spaced", "long", "blank", "unasked"):
         contact = await place.org.one("Contact", f"{name}@harbour.example")
         assert creator(contact) == US
         linked[name] = contact["AccountId"]
         await place.org.member((await place.org.campaign(session.id))["Id"], contact)
     assert accounts[linked["known"]]["Industry"] == "oldest"
     assert accounts[linked["new"]]["Name"] == "Brand New Ltd"
+    assert accounts[linked["spaced"]]["Industry"] == "two blanks"
+    assert accounts[linked["long"]]["Name"] == ("Endless " * 32)[:255].rstrip()
     assert (linked["blank"], linked["unasked"]) == (None, None)
     assert await place.org.records("Lead") == []
 

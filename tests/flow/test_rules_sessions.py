@@ -3,13 +3,16 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
+import pytest_asyncio
 
-from tests.flow import processes
-from tests.flow.conftest import Open
+from tests.flow import house as houses
+from tests.flow import processes, watching
+from tests.flow.conftest import Estate, Open, opener
 from tests.flow.livestorm import DAY
 from tests.flow.place import Place
 from tests.flow.salesforce import Record
@@ -141,6 +144,46 @@ async def test_rule_07_a_registration_waits_for_its_session(place: Place) -> Non
     await place.tell_event(session)
     await place.synced()
     await place.org.member((await place.org.campaign(session.id))["Id"], await place.org.one("Lead", "ada@harbour.example"))
+
+
+@pytest_asyncio.fixture
+async def hasty(bootstrap: str, estate: Estate, http: aiohttp.ClientSession, tmp_path: Path) -> AsyncIterator[Place]:
+    """A place in a house of its own, where nobody waits for what nobody tells for longer than a second."""
+    with houses.built(bootstrap, tmp_path, SESSION_WAIT_SECONDS="1") as house:
+        await asyncio.to_thread(house.start, houses.ALL)
+        async with watching.listening(house.bootstrap, house.prefix, ("synced", "dead-letters")) as heard:
+            yield await opener(house, estate, heard, http)()
+
+
+async def test_rule_07_a_session_outwaits_the_longest_wait_for_its_event_and_says_so(hasty: Place) -> None:
+    """Its people are told why they wait, and are members by themselves once the event is told."""
+    place = hasty
+    session = place.unknown_session("Told late")
+    await place.tell_session(session, "session.created")
+    await place.registered(session, "ada@harbour.example")
+
+    async def waits() -> None:
+        told = {lane["stage"]: lane["cause"] for lane in await place.waiting() if lane["state"] == "waiting"}
+        assert told.keys() == {"normalize", "campaign-membership"}
+        assert all(session.event in cause for cause in told.values()), told
+
+    await eventually(waits)
+    await place.registered(place.unknown_session(), "stray@harbour.example")
+
+    async def has_waited_for_too_long() -> None:
+        assert [letter["email"] or letter["key"] for letter in place.dead_letters()] == ["stray@harbour.example"]
+
+    # Who came later has waited for too long: so has the session before.
+    await eventually(has_waited_for_too_long)
+    await waits()
+    shown = await asyncio.to_thread(place.house.document, "workspace", "show", place.workspace)
+    assert (shown["health"]["state"], session.event in shown["health"]["reason"]) == ("waiting", True)
+    [told] = shown["sessions"]
+    assert told["problem"] == f"No campaign associated to the session: Livestorm has not told of its event {session.event} yet"
+    await place.tell_event(session)
+    await place.settled()
+    await place.org.member((await place.org.campaign(session.id))["Id"], await place.org.one("Lead", "ada@harbour.example"))
+    await has_waited_for_too_long()
 
 
 async def test_rule_07_a_session_that_nobody_tells_is_asked_for_where_a_token_is_set(opened: Open, tmp_path: Path) -> None:

@@ -112,9 +112,9 @@ async def test_a_webhook_that_could_not_be_read_is_read_again_with_its_own_time(
         dead_letters.again(refused, {}, NOW)
 
 
-async def bad_webhook(transport: MemoryTransport, at: int, body: bytes = b"{nope") -> None:
-    """The same bytes are a letter of the same id, whenever they come."""
-    _, records = ingress.decide(WORKSPACE, body, signed_at=NOW, received_at=at)
+async def bad_webhook(transport: MemoryTransport, at: int, body: bytes = b"{nope", workspace: Workspace = WORKSPACE) -> None:
+    """The same bytes to the same workspace are a letter of the same id, whenever they come."""
+    _, records = ingress.decide(workspace, body, signed_at=NOW, received_at=at)
     writer = transport.writer()
     await writer.start()
     await writer.send(records)
@@ -129,6 +129,29 @@ async def test_a_webhook_that_still_cannot_be_read_stays_open_with_one_more_try(
     assert await dead_letters.retry(writer, [refused], {"w": WORKSPACE}, NOW + 99) == [refused]
     (again,) = await dead_letters.load(transport)
     assert again == msgspec.structs.replace(refused, at=NOW + 99, tries=2)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{nope",
+        b"\xff",
+        b'{"data":{}}',
+        b'{"data":{"id":"p1","attributes":{}}}',
+        b'{"data":{"id":"p1","attributes":{},"meta":{"webhook":{"event":"people.registered","organization_id":"another"}}}}',
+    ],
+)
+async def test_the_same_bad_body_is_a_letter_of_each_workspace_that_it_was_posted_to(transport: MemoryTransport, body: bytes) -> None:
+    """A webhook that is sent to two workspaces by mistake is told in both; a repeat to one of them is not told twice."""
+    other = Workspace(id="v", org="o", livestorm=Livestorm(organization_id="y", webhook_secret="s"))
+    for at, workspace in enumerate((WORKSPACE, other, other)):
+        await bad_webhook(transport, NOW + at, body, workspace)
+    letters = await dead_letters.load(transport)
+    assert [(one.workspace, one.at) for one in letters] == [("w", NOW), ("v", NOW + 2)]
+    writer = transport.writer()
+    await writer.start()
+    await dead_letters.discard(writer, letters[:1], "it was for the other one", NOW + 3)
+    assert [one.workspace for one in await dead_letters.load(transport)] == ["v"]
 
 
 async def test_what_was_decided_about_a_letter_decides_nothing_about_one_that_came_under_its_id_meanwhile(
@@ -179,6 +202,10 @@ def test_a_letter_is_shown_decoded_where_it_can_be_and_always_with_its_bytes() -
     shown = dead_letters.detail(letter(1))
     assert shown["message"] == {"untouched": "é", "spaces": 1}
     assert shown["message_base64"] == "eyJ1bnRvdWNoZWQiOiAiXHUwMGU5IiwgICJzcGFjZXMiOiAxfQ=="
+    halved = msgspec.structs.replace(letter(1), message=b'\xef\xbb\xbf{"cut": "A\\ud83d"}')
+    assert dead_letters.detail(halved)["message"] == {"cut": "A\ufffd"}
+    deep = msgspec.structs.replace(letter(1), message=b"[" * 100_000)
+    assert dead_letters.detail(deep)["message"] is None
     raw = msgspec.structs.replace(letter(1), message=b"\xff\x00")
     assert dead_letters.detail(raw)["message"] is None
     assert dead_letters.detail(raw)["message_base64"] == "/wA="

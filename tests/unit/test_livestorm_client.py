@@ -10,6 +10,7 @@ import stamina
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from schemas.livestorm import seconds
 from schemas.settings import Livestorm, Workspace
 from stages.livestorm.client import Bounds, Client, Clients, Pace, refusal, retry_after_seconds
 from stages.livestorm.errors import CallRefused, LivestormUnavailable, NotFound, ScopeMissing, TokenRefused
@@ -50,11 +51,17 @@ def error(status: int, **headers: str) -> Answer:
     return json({"errors": [{"title": "No", "detail": "not today", "code": "x", "status": "a word"}]}, status, **headers)
 
 
+async def test_half_a_character_costs_that_character_and_not_the_answer() -> None:
+    event = b'{"data":{"id":"e1","type":"events","attributes":{"title":"Opener \\ud83d","updated_at":5}}}'
+    async with api(lambda _: web.Response(body=event, content_type="application/json")) as (client, _, _):
+        assert (await client.event("e1")).attributes.title == "Opener \ufffd"
+
+
 async def test_the_token_goes_raw_into_the_header() -> None:
     async with api(json(SESSION)) as (client, asked, _):
         session = await client.session("s1")
         assert session.attributes.event_id == "e1"
-        assert session.attributes.estimated_started_at == 5
+        assert seconds(session.attributes.estimated_started_at) == 5
         assert asked[0].path == "/v1/sessions/s1"
         assert asked[0].headers["Authorization"] == TOKEN
         assert asked[0].headers["Accept"] == "application/vnd.api+json"

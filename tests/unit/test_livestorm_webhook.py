@@ -1,6 +1,7 @@
 """From a raw body to the record of `received`."""
 
 import copy
+import json
 from typing import Any
 
 import msgspec
@@ -168,6 +169,27 @@ def test_an_event_that_nobody_knows_is_told_apart() -> None:
     assert result.key == "people:p1"
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        {},
+        {"id": "p1", "attributes": None},
+        {"id": 5, "type": "polls", "attributes": {}},
+        {"id": None, "type": 7, "attributes": []},
+        {"id": "p1", "type": "polls"},
+    ],
+)
+@pytest.mark.parametrize("event", ["polls.closed", "people.unregistered"])
+def test_of_an_event_that_nobody_knows_nothing_else_has_to_be_right(event: str, data: Any) -> None:
+    meta = {"webhook": {"event": event, "organization_id": ORGANIZATION}}
+    bodies = [{"data": data, "meta": meta}] + ([{"data": {**data, "meta": meta}}] if data is not None else [])
+    for body in bodies:
+        result = take(body)
+        assert isinstance(result, webhook.Unknown), result
+        assert (result.trigger, result.id != "", result.key != "") == (event, True, True)
+
+
 def test_latin_1_is_a_dead_letter_that_names_the_position() -> None:
     raw = b'{"data":{"first_name":"J\xfcrgen","password_key":"let-me-in"}}'
     letter = refused(raw)
@@ -184,6 +206,47 @@ def test_what_is_not_json_is_a_dead_letter_with_the_bytes_as_they_came(raw: byte
 
 
 @pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (r"A\ud83d", "A\ufffd"),
+        (r"\uD83D\ude00", "😀"),
+        (r"\ud83d\ud83d\ude00", "\ufffd😀"),
+        (r"\ude00A", "\ufffdA"),
+        (r"\\ud83d", r"\ud83d"),
+        (r"\\\ud83d", "\\\ufffd"),
+        (r"\ud83d\\ude00", "\ufffd\\ude00"),
+        (r"\ud83d\n\udbff", "\ufffd\n\ufffd"),
+    ],
+)
+@pytest.mark.parametrize("secrets", [True, False])
+def test_half_a_character_costs_that_character_and_not_the_person(written: str, read: str, secrets: bool) -> None:
+    """JavaScript sends it of a text that was cut inside an emoji."""
+    body = person(first_name="HALF")
+    if not secrets:
+        del body["data"]["attributes"]["registrant_detail"]["password_key"]
+        del body["data"]["attributes"]["registrant_detail"]["connection_link"]
+    told = taken(msgspec.json.encode(body).replace(b"HALF", written.encode()))
+    assert told.key == "ana@mill.example"
+    assert msgspec.json.decode(told.received.body)["data"]["attributes"]["first_name"] == read
+
+
+def test_half_a_character_in_a_body_that_is_refused_is_kept_as_it_came() -> None:
+    raw = rb'{"data":{"id":5,"attributes":{"x":"\ud83d"}}}'
+    letter = refused(raw)
+    assert (letter.cause.code, letter.body) == ("unexpected_shape", raw)
+    broken = rb'{"data":{"first_name":"\ud83d"'
+    letter = refused(broken)
+    assert (letter.cause.code, letter.body) == ("not_json", broken)
+
+
+@given(st.text(st.characters(categories=["Cs", "Lu", "So"]) | st.sampled_from('\\"/ud83d'), max_size=12))
+def test_whatever_javascript_escapes_is_read_as_it_was_but_for_halves_of_characters(text: str) -> None:
+    told = taken(msgspec.json.encode(person(first_name="HALF")).replace(b'"HALF"', json.dumps(text).encode()))
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert msgspec.json.decode(told.received.body)["data"]["attributes"]["first_name"].replace("\ufffd", "") == whole.replace("\ufffd", "")
+
+
+@pytest.mark.parametrize(
     ("body", "path"),
     [
         ([], "$"),
@@ -191,7 +254,7 @@ def test_what_is_not_json_is_a_dead_letter_with_the_bytes_as_they_came(raw: byte
         ({"data": None}, "$.data"),
         ({"data": {"id": 5, "attributes": {}}}, "$.data.id"),
         ({"data": {"id": "p1", "attributes": []}}, "$.data.attributes"),
-        (person(updated_at="yesterday"), "$.data.attributes.updated_at"),
+        (person(registrant_detail=[]), "$.data.attributes.registrant_detail"),
         (person(registrant_detail={"session_id": 7}), "$.data.attributes.registrant_detail.session_id"),
     ],
 )
@@ -202,9 +265,9 @@ def test_another_shape_is_a_dead_letter_with_the_path(body: Any, path: str) -> N
 
 
 def test_numbers_may_come_as_text_or_with_a_point() -> None:
-    body = person(updated_at="1793507400", created_at=1793507400.0, extra={"new": [1]}, replay_view_detail={})
-    body["data"]["attributes"]["registrant_detail"] |= {"updated_at": 1793507400.0, "attendance_duration": "1800", "is_new": None}
-    assert taken(body).happened_at == 1_793_507_400_000
+    body = person(updated_at="1792507400", created_at=1792507400.0, extra={"new": [1]}, replay_view_detail={})
+    body["data"]["attributes"]["registrant_detail"] |= {"updated_at": 1792507400.0, "attendance_duration": "1800", "is_new": None}
+    assert taken(body).happened_at == 1_792_507_400_000
 
 
 def test_a_byte_order_mark_is_passed_over() -> None:
@@ -227,14 +290,25 @@ def test_a_replay_happened_when_it_was_watched() -> None:
     assert taken(person("people.watched_replay", replay_view_detail=None)).happened_at == SIGNED_MS
 
 
-@pytest.mark.parametrize("odd", ["nan", "inf", "-inf", 1e300, -(10**15), SIGNED_MS])
+@pytest.mark.parametrize(
+    "odd",
+    ["nan", "inf", "-inf", 1e300, -(10**15), SIGNED_MS, 9_999_999_999, SIGNED_MS // 1000 + 301, "", True, "2026-11-01T04:30:00Z", {}, []],
+)
 @pytest.mark.parametrize("event", webhook.HOOKS)
 def test_a_time_that_is_no_moment_counts_as_not_told(event: str, odd: Any) -> None:
-    """Milliseconds among them. The body is taken all the same: whoever signed it rightly must not be refused."""
+    """Milliseconds among them, and what lies after the webhook was signed. The body is taken all the same: it was signed rightly."""
     told = taken(
         person(event, updated_at=odd, registrant_detail={"session_id": "S1", "updated_at": odd}, replay_view_detail={"watched_at": odd})
     )
     assert told.happened_at == SIGNED_MS
+
+
+@pytest.mark.parametrize(
+    ("own", "registered", "then"), [(9_999_999_999, 1_792_999_990, 1_792_999_990), (SIGNED_MS // 1000 + 300, 5, SIGNED_MS // 1000 + 300)]
+)
+def test_of_a_time_that_lies_ahead_the_next_best_one_counts(own: int, registered: int, then: int) -> None:
+    """As far ahead as a signature may be, a clock may be wrong."""
+    assert taken(person(updated_at=registered, registrant_detail={"session_id": "S1", "updated_at": own})).happened_at == then * 1000
 
 
 JSON = st.recursive(

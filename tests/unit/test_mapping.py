@@ -29,7 +29,7 @@ def rules(**sources: str) -> dict[str, FieldRule]:
     return {name: FieldRule(source=source) for name, source in sources.items()}
 
 
-BLANKS: list[Value] = [None, "", "  ", "\t\n", [], ["", " "]]
+BLANKS: list[Value] = [None, "", "  ", "\t\n", [], ["", " "], "\x00", " \x1f\x7f ", ["\x00", " \x00 "]]
 
 
 @pytest.mark.parametrize("blank", BLANKS)
@@ -80,6 +80,12 @@ def test_write_modes_on_a_record_that_is_there(write: Any, held: Value, expected
 @pytest.mark.parametrize("write", ["always", "if-empty", "on-create"])
 def test_every_write_mode_writes_on_creation(write: Any) -> None:
     assert mapping.for_new({"F": FieldRule(source="a", write=write)}, {"a": "new"}, lead(field("F"))).values == {"F": "new"}
+
+
+@pytest.mark.parametrize("kind", ["string", "textarea", "phone", "picklist"])
+def test_control_characters_are_left_out_of_texts_and_line_breaks_are_not(kind: str) -> None:
+    assert mapping.fit(field("F", kind), "\x00Ada\x08 \x1fBerg\r\nKiel\t2\x7f ") == ("Ada Berg\r\nKiel\t2", None)
+    assert mapping.fit(field("F", "multipicklist"), ["\x00", "a\x00"]) == ("a", None)
 
 
 def test_a_long_text_is_cut_to_the_orgs_length_and_the_trace_says_so() -> None:

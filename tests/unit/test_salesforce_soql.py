@@ -44,10 +44,12 @@ def test_a_form_decoder_reads_the_query_back_from_its_path(query: str, deleted: 
     assert parse_qs(urlsplit(path).query, keep_blank_values=True)["q"] == [query]
 
 
-def test_a_text_that_is_too_long_is_not_sent() -> None:
-    soql.text("x" * soql.TEXT_CHARACTERS)
-    with pytest.raises(ValueError):
-        soql.text("x" * (soql.TEXT_CHARACTERS + 1))
+@given(st.sampled_from("x'\n"), st.integers(0, 10_000))
+def test_a_text_is_never_longer_than_salesforce_takes(letter: str, count: int) -> None:
+    """4,000 characters in quotes, escapes counted. What is cut is still far longer than any field that is searched."""
+    written = soql.text(letter * count)
+    assert len(written) - 2 <= 4_000
+    assert read_literal(written) == letter * min(count, 2_000)
 
 
 def test_an_empty_list_is_not_sent() -> None:
@@ -86,6 +88,15 @@ def test_chunks_hold_every_value_in_order_and_fit_a_query(values: list[str], cha
     for chunk in made:
         assert 1 <= len(chunk) <= count
         assert 1_000 + len(soql.in_list(chunk)) <= characters + 1
+
+
+@given(st.lists(st.lists(st.text(max_size=300), max_size=3), max_size=30), st.integers(3_000, 6_000), st.integers(1, 20))
+def test_groups_hold_every_item_in_order_and_all_their_texts_fit_a_query(items: list[list[str]], characters: int, count: int) -> None:
+    made = list(soql.groups(items, lambda item: item, characters=characters, count=count))
+    assert [item for group in made for item in group] == items
+    for group in made:
+        assert 1 <= len(group) <= count
+        assert 1_000 + sum(len(soql.in_list([text])) - 1 for item in group for text in item) <= characters
 
 
 def test_a_value_that_fits_no_query_is_refused() -> None:

@@ -1,5 +1,6 @@
 """The settings file: what it gives, and every mistake at once with its line and key."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from schemas.settings import FieldRule
+from schemas.settings import FieldRule, Statuses
+from stages import ranking
+from stages.salesforce import check
 from stages.settings import defaults
-from stages.settings.file import Reference, Settings, SettingsError, load_file
+from stages.settings.file import OLDEST_VERSION, Reference, Settings, SettingsError, load_file
 from stages.settings.places import places, spelled
 
 ORG = """\
@@ -181,6 +184,42 @@ def test_an_org_that_the_file_does_not_hold_is_left_open_also_beside_mistakes(tm
         load(tmp_path, text)
     assert [mistake.key for mistake in raised.value.mistakes] == ["org[1].flow"]
     assert raised.value.references == (Reference(15, "workspace[2].org", "nope"),)
+
+
+@pytest.mark.parametrize(
+    ("attended", "not_attended"), [("Did  not attend", "did not ATTEND"), ("Was\tthere", " was there "), ("Came", "came\u00a0")]
+)
+def test_labels_that_the_campaign_could_not_tell_apart_are_a_mistake(tmp_path: Path, attended: str, not_attended: str) -> None:
+    text = ORG + WORKSPACE + "[workspace.statuses]\n" + f"attended = {json.dumps(attended)}\nnot_attended = {json.dumps(not_attended)}\n"
+    assert len(ranking.labels(Statuses(attended=attended, not_attended=not_attended))) == 2
+    line, key, message = only(tmp_path, text)
+    assert (line, key) == (15, "workspace[1].statuses.not_attended")
+    assert "the same label as attended" in message
+
+
+def test_a_label_that_a_member_could_not_hold_whole_is_a_mistake(tmp_path: Path) -> None:
+    """Cut, two labels could become one; the value of the replay field is no label."""
+    long = "a" * 41
+    text = ORG + WORKSPACE + f'[workspace.statuses]\nattended = "{long}"\nnot_attended = "{long}b"\nreplay = "{long}"\n'
+    found = mistakes(tmp_path, text)
+    assert [(line, key) for line, key, _ in found] == [(14, "workspace[1].statuses.attended"), (15, "workspace[1].statuses.not_attended")]
+    assert all("40" in message for _, _, message in found)
+    assert load(tmp_path, ORG + WORKSPACE + f'[workspace.statuses]\nattended = " {"a" * 20}  {"b" * 19} "\n').workspaces
+
+
+@pytest.mark.parametrize(("version", "good"), [("20.0", False), ("30.0", False), ("51.0", False), ("52.0", True), ("100.0", True)])
+def test_a_version_that_is_retired_or_knows_no_duplicate_rules_is_a_mistake(tmp_path: Path, version: str, good: bool) -> None:
+    text = ORG + f'api_version = "{version}"\n'
+    if good:
+        assert load(tmp_path, text).orgs[0].api_version == version
+        return
+    line, key, message = only(tmp_path, text)
+    assert (line, key) == (7, "org[1].api_version")
+    assert "52.0" in message
+
+
+def test_the_oldest_version_is_the_one_that_check_asks_for() -> None:
+    assert OLDEST_VERSION == check.OLDEST_VERSION
 
 
 @pytest.mark.parametrize("text", ['workspace = "x"\n', 'org = "x"\n', 'workspace = ["x"]\n', "org = [1]\n"])

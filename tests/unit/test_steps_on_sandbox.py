@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from pipeline.errors import LeaseLost
-from pipeline.outcomes import Batch, Block, Drop, Emit, Reject, Retry
+from pipeline.outcomes import Batch, Block, Drop, Emit, Reject, Retry, Wait
 from schemas.messages import Action, Session, Value
 from schemas.settings import FieldRule, Objects, Statuses
 from schemas.tables import CampaignRow, EventRow
@@ -79,6 +79,16 @@ async def test_fallbacks_are_for_creation_only(acme: Line) -> None:
     new, old = await acme.org.one("Lead", "new@mill.example"), await acme.org.one("Lead", "old@mill.example")
     assert (new["LastName"], new["Company"]) == ("new", "[not provided]")
     assert (old["LastName"], old["Company"]) == ("Old", "Mill")
+
+
+async def test_a_name_of_control_characters_is_none_and_falls_back(acme: Line) -> None:
+    """The org would drop them, and then refuse the record for the name that it lacks."""
+    acme.session()
+    acme.person("kim.ito@x.example", last_name="\x00", first_name="K\x00im", company=" \x1f ")
+    await acme.run()
+    lead = await acme.org.one("Lead", "kim.ito@x.example")
+    assert (lead["FirstName"], lead["LastName"], lead["Company"]) == ("Kim", "kim.ito", "[not provided]")
+    assert acme.causes() == []
 
 
 async def test_the_oldest_wins_by_creation_then_id(acme: Line) -> None:
@@ -209,6 +219,87 @@ async def test_the_oldest_account_of_that_name_is_taken_whatever_its_case(acme: 
     account = next(one for one in await acme.org.records("Account") if one["Id"] == contact["AccountId"])
     assert account["CreatedDate"].startswith("2018")
     assert len(await acme.org.records("Account")) == 3
+
+
+@pytest.mark.parametrize(
+    ("held", "told"),
+    [
+        ("Acme  Ltd", "Acme  Ltd"),
+        ("Acme  Ltd", "acme ltd"),
+        ("Acme\N{NO-BREAK SPACE}Ltd", "Acme Ltd"),
+        ("Acme \t  Ltd", "ACME \t  ltd"),
+        ("Acme  Mill Ltd", "Acme  Mill Ltd"),
+    ],
+)
+async def test_an_account_is_the_one_of_that_name_whatever_the_blanks_in_it(acme: Line, held: str, told: str) -> None:
+    """As who asks spells it, and where it has two blanks or no-break spaces, whoever asks; the oldest of all spellings is taken."""
+    single = " ".join(told.split())
+    await acme.org.seed(
+        Account=[
+            {"Name": held, "CreatedDate": "2018-01-01T00:00:00.000+0000"},
+            {"Name": single, "CreatedDate": "2022-01-01T00:00:00.000+0000"},
+        ]
+    )
+    acme.connect(workspace(create="contact"))
+    acme.session()
+    acme.person("p@acme.example", company=told)
+    await acme.run()
+    accounts = {one["Id"]: one["Name"] for one in await acme.org.records("Account")}
+    assert accounts[(await acme.org.one("Contact", "p@acme.example"))["AccountId"]] == held
+    assert len(accounts) == 2
+
+
+@pytest.mark.parametrize("key_length", [None, 255, 80])
+async def test_a_company_however_long_its_name_is_one_account_and_its_people_arrive(key_length: int | None) -> None:
+    """By as much of the name as Account.Name takes, for who asks, who looks and who makes it: also where a key takes less."""
+    told = "O'Brien Mill " * 400
+    async with line(account_key_field="Key__c" if key_length else "") as acme:
+        if key_length:
+            await acme.org.rule("custom-field", object="Account", field="Key__c", type="text", length=key_length, unique=True)
+        acme.connect(workspace(create="contact"))
+        acme.session()
+        acme.person("one@mill.example", company=told)
+        acme.person("two@mill.example", company=f"{told.upper()} & Sons".replace(" ", "  "))
+        await acme.run()
+        acme.restart()
+        acme.tables["accounts"].rows.clear()
+        acme.person("three@mill.example", company=told)
+        await acme.run()
+        assert (acme.causes(), await acme.org.errors()) == ([], set())
+        [account] = await acme.org.records("Account")
+        assert account["Name"].lower() == told[:255].rstrip().lower()
+        contacts = await acme.org.records("Contact")
+        assert [one["AccountId"] for one in contacts] == [account["Id"]] * 3
+        assert len(await acme.org.records("CampaignMember")) == 3
+
+
+async def test_a_thousand_companies_with_long_names_are_looked_for_in_queries_that_the_org_takes() -> None:
+    """Five to a call, and one more call makes the Accounts."""
+    async with line(account_key_field="Key__c") as acme:
+        await acme.org.rule("custom-field", object="Account", field="Key__c", type="text", length=255, unique=True)
+        acme.connect(workspace(create="contact"))
+        acme.session()
+        await acme.run()
+        for number in range(1_000):
+            acme.person(f"p{number}@mill.example", company=f"{number} " + "O'Brien " * 500)
+        await acme.run_stage("match")
+        await acme.run_stage("create")
+        await acme.run_stage("match")
+        await acme.org.forget_calls()
+        await acme.run_stage("create", limit=1_000)
+        assert await acme.calls() == 5 + 1
+        await acme.run()
+        assert (acme.causes(), await acme.org.errors()) == ([], set())
+        assert len({one["AccountId"] for one in await acme.org.records("Contact")}) == 1_000
+
+
+async def test_a_session_whatever_the_length_of_its_id_has_its_campaign() -> None:
+    """No field that is searched holds so long a text: what is asked for is cut, and finds nothing."""
+    async with line(campaign_key_field="Key__c") as acme:
+        await acme.org.rule("custom-field", object="Campaign", field="Key__c", type="text", length=255, unique=True)
+        acme.session("S'" * 3_000)
+        await acme.run()
+        assert len(await acme.org.records("Campaign")) == 1
 
 
 async def test_an_account_that_was_merged_away_is_followed_to_the_one_that_was_kept(acme: Line) -> None:
@@ -1183,6 +1274,26 @@ async def test_a_campaign_that_was_deleted_is_made_again(acme: Line) -> None:
     assert (await member_of(acme, "b@x.example"))["Status"] == "Registered"
     assert (await member_of(acme, "c@x.example"))["Status"] == "Registered"
     assert acme.causes() == []
+
+
+async def test_a_session_waits_for_its_event_as_long_as_it_takes_and_its_people_are_told_why(acme: Line) -> None:
+    """Nobody else would tell it again: rejected, its people would wait for ever."""
+    acme.session()
+    told = acme.tables["events"].rows.pop("E-S1")
+    acme.person("a@x.example")
+    await acme.run()
+    waits = {stage: outcome for stage, _, outcome in acme.seen if isinstance(outcome, Wait)}
+    assert waits["create"].longest_seconds is None
+    assert {outcome.cause.code for outcome in waits.values()} == {"event_unknown"}
+    assert "E-S1" in waits["campaign-membership"].cause.message
+    acme.tables["events"].rows["E-S1"] = b"unreadable"
+    await acme.run()
+    assert not [entry for entry in acme.queue if acme.is_ready(entry)], (
+        "a row that can't be read is waited for, and not asked for all the time"
+    )
+    acme.tables["events"].rows["E-S1"] = told
+    await acme.run()
+    assert (await member_of(acme, "a@x.example"))["Status"] == "Registered"
 
 
 async def test_a_label_that_the_settings_changed_to_is_added_before_it_is_written(acme: Line) -> None:

@@ -110,6 +110,14 @@ def test_a_session_whose_campaign_is_under_way_is_no_problem() -> None:
     assert sessions_of(None)["problem"] is None
 
 
+@pytest.mark.parametrize(("changes", "is_told"), [({}, True), ({"past": True}, False), ({"breakout": True}, False)])
+def test_a_session_whose_event_nobody_told_of_says_so_where_it_needs_a_campaign(changes: dict[str, Any], is_told: bool) -> None:
+    row = SessionRow(id="s", workspace="emea", event="e", status="upcoming", **changes)
+    (shown,) = workspaces.sessions(workspace(), {"s": msgspec.json.encode(row)}, {}, {})
+    told = "No campaign associated to the session: Livestorm has not told of its event e yet"
+    assert shown["problem"] == (told if is_told else None)
+
+
 def test_secrets_are_masked() -> None:
     shown = workspaces.detail(workspace(), [], {}, {}, {})
     assert shown["livestorm"]["webhook_secret"] == "***"
