@@ -40,6 +40,8 @@ _AGAIN_SECONDS = 1.0
 """First wait after a step that raised, or took too long."""
 _SHORTEST_SECONDS = 0.5
 """What a wait doubles from where none was asked for."""
+_ASKED_SECONDS = 60.0
+"""A question is answered by then, or was in vain."""
 _LEAST_ALONE = 16
 """So many lanes of one order key an org may always have that lag."""
 _ENDLESS_SECONDS = 600
@@ -393,9 +395,9 @@ class Dispatcher:
         # A message that no step has seen says nothing of its lanes.
         told = (entry for entry, outcome in decided if entry.message.refusal is None and not isinstance(outcome, (Block, Retry)))
         silent = {outcome.lane for _, outcome in blocked}
-        if not was_asked and not blocked:
-            silent = {org_lane(line.org)}
-            self.board.unasked(org_lane(line.org))
+        if not was_asked and (org := org_lane(line.org)) not in silent:
+            silent.add(org)
+            self.board.unasked(org)
         for lanes in {entry.message.shared_lanes for entry in told}:
             self.board.well([lane for lane in lanes if lane not in silent])
         emptied: set[str] = set()
@@ -427,8 +429,11 @@ class Dispatcher:
         now = self._now()
         asked_at = self._waits.asked_at(outcome.table, outcome.key)
         asked = (outcome.table, outcome.key, outcome.seen)
-        is_known = asked_at is not None or entry.asked == asked
-        if is_known and (outcome.again_seconds is None or (asked_at is not None and now - asked_at < outcome.again_seconds)):
+        if asked_at is not None:
+            waits_on = outcome.again_seconds is None and self._waits.others(outcome.table, outcome.key)
+            if waits_on or now - asked_at < (outcome.again_seconds or _ASKED_SECONDS):
+                return False
+        elif outcome.again_seconds is None and entry.asked == asked:
             return False
         entry.asked = asked
         self._waits.asked(outcome.table, outcome.key, now)

@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 REMEMBERED_FINISHED: Final = 50_000
 """How many finished offsets that may be met again one ledger remembers; beyond it the org with the most of them may repeat a whole run."""
+LEAST_REMEMBERED: Final = 2_000
 
 
 class Verdict(Enum):
@@ -101,7 +102,7 @@ class Ledger(Generic[T]):
         self.unfinished: dict[int, Held[T]] = {}
         self.lagging: dict[LaneKey, Lag] = {}
         self.alone: Counter[LaneKey] = Counter()
-        """Per org, how many lanes are one order key's."""
+        """Per org, how many lanes of one order key each have still to be read."""
         self.forgotten = 0
         """Finished offsets that could not be remembered: so many a lane may repeat."""
         self.changes = 0
@@ -193,7 +194,8 @@ class Ledger(Generic[T]):
     def _comes_to(self, lag: Lag, offset: int) -> Lag | None:
         """The wider lane whose cursor a lane of one order key has come to, and which takes its messages from here on; None: it goes on by itself."""
         above = next(iter(self.wider_lagging(lag)), None)
-        if above is None or not lag.last < above.read <= offset:
+        if above is None or not lag.last < above.read <= offset or any(held.key == lag.key for held in self.unfinished.values()):
+            # What is held of it would draw the wider lane's cursor back.
             return None
         above.passed += lag.passed
         # Which lane had counted which of them is no longer known.
@@ -203,9 +205,14 @@ class Ledger(Generic[T]):
         return above
 
     def _drop(self, lag: Lag) -> None:
+        self._counted_alone(lag, -1)
         del self.lagging[lag.key]
-        self.alone[lag.key[:ORG_BYTES]] -= lag.alone
         self.changes += 1
+
+    def _counted_alone(self, lag: Lag, step: int) -> None:
+        """Before it follows or goes, or once it lags again."""
+        if lag.alone and not lag.following:
+            self.alone[lag.key[:ORG_BYTES]] += step
 
     def _count_here(self, lag: Lag, offset: int, key: LaneKey, is_active: bool, active: Mapping[LaneKey, Lag]) -> None:
         """A message that a wider lane counted before `lag` began: the count goes with whichever of them comes past it for good."""
@@ -233,6 +240,7 @@ class Ledger(Generic[T]):
         """Nothing of `lag` is left below `offset` that was not taken. At the main cursor the lane follows."""
         lag.read = max(lag.read, min(offset, self.main))
         if lag.read >= self.main:
+            self._counted_alone(lag, -1)
             lag.following, lag.passed, lag.at_least, lag.behind, lag.wake = True, 0, False, False, None
         self.changes += 1
 
@@ -286,7 +294,7 @@ class Ledger(Generic[T]):
         lag = self.owner(key)
         if lag is None or len(lag.key) < len(lane):
             return self.lag(lane, offset, timestamp_ms, alone=lane == key)
-        return self.lag(lag.key, offset, timestamp_ms)
+        return self.lag(lag.key, offset, timestamp_ms, alone=lag.key == key)
 
     def lag(self, lane: LaneKey, read: int, oldest_ms: int, *, alone: bool = False) -> Lag:
         """The lane lags from `read` on, if it does not yet from a lower offset. `read` is a held message's offset, or the main cursor's."""
@@ -297,8 +305,11 @@ class Ledger(Generic[T]):
             lag.alone = alone
             # In an order key nothing after a message that is given back was finished; of a wider lane anything that was read may be.
             lag.last = read if alone else self.main
-            self.alone[lane[:ORG_BYTES]] += alone
-        elif read >= self.main and lag.read > self.main:
+            self._counted_alone(lag, 1)
+            return lag
+        self._counted_alone(lag, -1)
+        lag.alone |= alone
+        if read >= self.main and lag.read > self.main:
             # Restored, and finished up to there.
             lag.following = False
         elif lag.following:
@@ -307,6 +318,7 @@ class Ledger(Generic[T]):
         elif read < lag.read:
             self._counted_below(lag)
             lag.read, lag.oldest_ms = read, min(lag.oldest_ms, oldest_ms)
+        self._counted_alone(lag, 1)
         return lag
 
     def _counted_below(self, lag: Lag) -> None:
@@ -371,7 +383,7 @@ class Ledger(Generic[T]):
         for key, lag in list(self.lagging.items()):
             if lag.following and lag.read <= self.main and not self._wider_lags(lag):
                 own = held.get(key)
-                if own is None or own.offset >= floor:
+                if own is None or (own.offset >= floor and not self.wider_lagging(lag)):
                     self._drop(lag)
         self.alone = +self.alone
         self._prune()
@@ -502,6 +514,10 @@ class Ledger(Generic[T]):
             *(lag.oldest_ms for lag in self.lagging.values() if not lag.following and (lag.passed or lag.at_least)),
         )
         return min(times, default=0)
+
+    def remember(self, most: int) -> None:
+        """From now on so many finished offsets are remembered."""
+        self._remembered = most
 
     def remembered(self) -> int:
         """How many finished offsets are in memory."""

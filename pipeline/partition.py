@@ -5,7 +5,7 @@ import hashlib
 import msgspec
 
 from pipeline.lanes import LaneKey, wider
-from pipeline.ledger import Ledger
+from pipeline.ledger import LEAST_REMEMBERED, Ledger
 from pipeline.lines import Entry
 from pipeline.messages import REPLAY, Message
 from pipeline.metadata import Encoded
@@ -51,7 +51,7 @@ class Partition:
         self.looked_through_ms = 0
         """When its rows of lanes were last compared with what this owner has told."""
         self.read_ms = 0
-        """Time of the record that live reading took last, Unix ms; 0: none yet."""
+        """What came before this time was read, Unix ms; 0: nothing is known."""
         self.unread = 0
         """How many records live reading had before it when the log was asked last."""
         self.warned: set[LaneKey] = set()
@@ -103,7 +103,7 @@ class Replay(Partition):
     def __init__(self, beside: Partition, row: ReplayRow, stage: Stage, held_since_ms: int) -> None:
         first, self.end = row.ranges[str(beside.number)]
         start = max(first, beside.replays_committed.pop(short_id(row.id), first))
-        ledger: Ledger[Entry] = Ledger(start)
+        ledger: Ledger[Entry] = Ledger(start, remembered=LEAST_REMEMBERED)
         # An owner before may have died with a create of this replay under way, as with one of the live reading.
         hold_until = beside.hold_creates_until_ms
         super().__init__(beside.number, stage, ledger, held_since_ms=held_since_ms, hold_creates_until_ms=hold_until, replay_until=0)

@@ -21,6 +21,8 @@ _FETCH_SECONDS = 0.5
 _FETCH_RECORDS = 5_000
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
 _WATCH_SECONDS = 10.0
+_ASKED = 10_000
+"""Questions that are remembered."""
 _SILENT_SECONDS = 30.0
 """For so long the log may leave questions unanswered."""
 
@@ -67,6 +69,11 @@ class Table:
         if ack.offset > max(self._ahead.get(key, -1), self._read.get(ack.partition, -1)):
             self._ahead[key] = ack.offset
             self._set(key, value)
+
+    def begin_anew(self) -> None:
+        """The topic was made anew: its offsets say nothing of what was read and written before."""
+        self._ahead.clear()
+        self._read.clear()
 
     def read(self, record: Record) -> None:
         """A record of the topic was read."""
@@ -191,6 +198,7 @@ class Tables:
             # The topic was deleted and made again, or cut: what is there now is the truth, on top of what is known.
             log.warning("table is read again from its start", table=error.topic, partition=error.partition)
             await anyio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
+            self._tables[error.topic].begin_anew()
             await self._rewind(reader)
             return ()
 
@@ -236,12 +244,12 @@ class Waits:
 
     def asked(self, table: str, key: str, moment: float) -> None:
         """Somebody asks for the row, and will wait for it."""
+        if len(self._asked) >= _ASKED:
+            del self._asked[next(iter(self._asked))]
         self._asked[table, key] = moment
 
     def asked_at(self, table: str, key: str) -> float | None:
-        """When somebody asked for the row last; None where nobody has who waits."""
-        if (table, key) not in self._waiting:
-            self._asked.pop((table, key), None)
+        """When somebody asked for the row last; None where nobody has, or all who waited have gone."""
         return self._asked.get((table, key))
 
     def remove(self, table: str, key: str, waiter: object) -> None:

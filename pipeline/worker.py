@@ -19,7 +19,7 @@ from pipeline.delivery import deliver
 from pipeline.dispatch import CROWD, RESCUE, Dispatcher
 from pipeline.errors import CommitRefused, MetadataError, NotAllowed, OffsetOutOfRange, Stuck, TransportError, WriteError
 from pipeline.lanes import ORG_BYTES, WORKSPACE_BYTES, LaneKey, key_of_name, wider
-from pipeline.ledger import Lag, Ledger
+from pipeline.ledger import LEAST_REMEMBERED, Lag, Ledger
 from pipeline.lines import Entry, State
 from pipeline.metadata import Encoded, Progress, decode, encode
 from pipeline.partition import Partition, Replay
@@ -59,7 +59,6 @@ _WATCH_SECONDS = 5.0
 _LOST_LOOKED_FOR_SECONDS = 3_600.0
 _ASIDE_OF_ORG, _ASIDE_OF_PARTITION = 32, 64
 """So many lanes of those who rest for long get cursors of their own: far fewer than a commit has room for, or they would be folded."""
-_LEAST_REMEMBERED = 2_000
 _TOLD_STATES = {"restored": "waiting", RESCUE: "blocked", CROWD: "waiting"}
 """States that are the engine's own, as they are told."""
 _STALLED_MEND = "the worker ends and is started again by itself; where that does not help, look at the broker that leads the partition"
@@ -358,8 +357,7 @@ class Worker:
                 offset, progress, replay_until = start, None, end
             elif offset < start:
                 lost_from, offset = offset, start
-        share = self.stage.limits.finished_remembered // max(1, len(self._partitions) + len(self._loading))
-        ledger: Ledger[Entry] = Ledger(offset, progress, remembered=max(_LEAST_REMEMBERED, share))
+        ledger: Ledger[Entry] = Ledger(offset, progress)
         told = progress.replays if progress is not None else ()
         clean = commit is None or (progress is not None and progress.drained)
         hold_until = 0 if clean else now_ms + int(self.stage.limits.takeover_seconds * 1000)
@@ -442,6 +440,9 @@ class Worker:
         if partition is not None:
             self._partitions[number] = partition
             self._taken.pop(number, None)
+            share = self.stage.limits.finished_remembered // len(self._partitions)
+            for each in self._partitions.values():
+                each.ledger.remember(max(LEAST_REMEMBERED, share))
             self._group.seek(number, partition.ledger.main)
             self._replays.changed.set()
 
@@ -522,6 +523,8 @@ class Worker:
                 continue
             main = partition.ledger.main
             partition.unread = max(0, ends[number] - main)
+            if not partition.unread:
+                partition.read_ms = int(self._clock() * 1000)
             rests = self._reading_rests or partition.hand_over or bool(partition.stashed)
             sights[Place("live", number)] = Sight(main, partition.unread, rests)
             lagging = sum(not lag.following for ledger in _ledgers([partition]) for lag in ledger.lagging.values())

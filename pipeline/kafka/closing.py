@@ -25,8 +25,10 @@ async def begun(client: Any) -> None:
         if not starting.done():
             with anyio.CancelScope(shield=True):
                 await asyncio.wait({starting}, timeout=CANCELLED_SECONDS)
-            starting.cancel()
-            await asyncio.wait({starting})
+                starting.cancel()
+                await asyncio.wait({starting}, timeout=CANCELLED_SECONDS)
+            if starting.done() and not starting.cancelled() and (error := starting.exception()) is not None:
+                log.debug("a start that was cancelled failed", error=repr(error))
 
 
 async def started(consumer: Any) -> None:

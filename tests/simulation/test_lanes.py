@@ -147,6 +147,29 @@ def test_however_many_wait_each_for_itself_few_lanes_lag_and_all_is_done_in_orde
     simulated(test)
 
 
+def test_people_who_send_once_more_while_their_first_message_is_worked_on_hold_up_no_crowd() -> None:
+    """Their lanes follow, and stand until the crowd has come past what they have taken: the crowd must not wait for them."""
+
+    async def test(room: Room) -> None:
+        def decide(message: Message) -> Outcome:
+            return passed_on(message) if running.tables["rows"].get("account") is not None else Wait("rows", "account", None, ABSENT)
+
+        limits = dataclasses.replace(Limits(), org_resting_messages=5, resting_messages=10, lagging_lanes=64)
+        running = await room.enter(each(decide, seconds=2.0), limits)
+        for n in range(60):
+            room.send([told(n, key=f"{n}@acme")])
+            await room.pass_by(3.0 if n < 24 else 0.2)
+        await room.pass_by(30)
+        assert alone(running) >= 16
+        room.send([Outgoing("rows", b"account", b"made")])
+        await room.pass_by(1)
+        room.send([told(60 + n, key=f"{n}@acme") for n in range(60)])
+        await room.until(lambda: len(room.numbers()) == 120)
+        assert sorted(room.numbers()) == list(range(120))
+
+    simulated(test)
+
+
 def test_a_hundred_crowds_leave_room_for_an_org_that_sends_little() -> None:
     """None of them is let go on; each has as much in flight as it may."""
 
@@ -200,6 +223,23 @@ def test_what_ends_without_a_call_says_nothing_of_an_org_that_is_down() -> None:
     simulated(test)
 
 
+def test_what_ends_without_a_call_beside_a_narrower_lane_that_is_blocked_says_nothing_either() -> None:
+    async def test(room: Room) -> None:
+        def decide(message: Message) -> Outcome:
+            if message.id == "1":
+                return Drop("not for the org")
+            return Block("org:acme", DOWN) if room.now < 20 else Block(message.lanes[-1], DOWN, 50)
+
+        running = await room.enter(each(decide, seconds=0.1), Limits(), answers=lambda org: 0)
+        room.send([told(0)])
+        for n in range(600):
+            room.send([told(1, key=f"{n}@acme")])
+            await room.pass_by(0.1)
+        assert running.worker._dispatcher.board.in_doubt("org:acme")
+
+    simulated(test)
+
+
 def test_whoever_takes_over_probes_an_org_that_was_down_and_does_not_begin_with_all() -> None:
     async def test(room: Room) -> None:
         asked = 0
@@ -248,6 +288,25 @@ def test_what_is_asked_in_vain_is_asked_again_once_for_all_and_at_once_when_sett
         running.worker.nudge("org:acme/workspace:w")
         await room.pass_by(5)
         assert questions() == 3
+
+    simulated(test)
+
+
+def test_beyond_the_budget_one_question_is_enough_too() -> None:
+    async def test(room: Room) -> None:
+        def decide(message: Message) -> Outcome:
+            if int(message.id) < 10:
+                return Wait("rows", "other", None, ABSENT)
+            return Wait("rows", "row", None, ABSENT, (Out("dead-letters", message.value),), again_seconds=300)
+
+        await room.enter(each(decide, seconds=0.5), dataclasses.replace(Limits(), org_resting_messages=10, resting_messages=20))
+        room.send([told(n) for n in range(10)])
+        await room.pass_by(5)
+        room.send([told(n) for n in range(10, 1_500)])
+        await room.pass_by(60)
+        assert len(room.broker.records("dead-letters")) == 1
+        await room.pass_by(300)
+        assert len(room.broker.records("dead-letters")) == 2
 
     simulated(test)
 

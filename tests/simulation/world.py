@@ -375,7 +375,7 @@ class World:
             self.most_remembered = max([self.most_remembered, *(ledger.remembered() for ledger in ledgers)])
             self.most_alone = max(self.most_alone, sum(ledger.alone.total() for ledger in ledgers))
             for ledger in ledgers:
-                assert ledger.alone.total() == sum(lag.alone for lag in ledger.lagging.values())
+                assert ledger.alone.total() == sum(lag.alone and not lag.following for lag in ledger.lagging.values())
             assert sum(len(ledger.unfinished) for ledger in ledgers) <= dispatcher.held
             lines = dispatcher._lines.values()
             assert sum(line.active_bytes + line.resting_bytes for line in lines) == dispatcher.held_bytes

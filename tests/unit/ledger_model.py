@@ -35,6 +35,7 @@ class Partition:
         progress = decode(self.committed.text) if self.committed.text else None
         self.ledger = Ledger(self.committed.offset, progress, remembered=self.remembered)
         self.began = self.ledger.main
+        self.taken_now: set[int] = set()
         self.finished_now: set[int] = set()
         """Finished in this life."""
         self.last_taken: dict[LaneKey, int] = {}
@@ -82,6 +83,7 @@ class Partition:
             skipped = [o for o in range(last + 1, offset) if self.log[o] == key]
             assert not skipped, f"{offset} is taken after {last}, and {skipped} between them are not: no whole run"
         self.last_taken[key] = offset
+        self.taken_now.add(offset)
         self.ledger.hold(offset, key, offset * SECOND_MS, offset)
 
     # -- outcomes -------------------------------------------------------------------------------
@@ -200,9 +202,11 @@ class Partition:
             assert lag.read <= offset, f"{offset} is unfinished and its lane reads from {lag.read}"
         assert all(offset < ledger.main for offset in ledger.unfinished)
         if self.exact and not any(lag.at_least for lag in ledger.lagging.values()):
-            # What this life has not finished; of what it began beyond, only what it holds again.
+            # What this life has not finished; of what it began beyond, only what it has taken again.
             waits = sum(offset not in self.finished_now for offset in range(self.began, ledger.main))
-            assert ledger.waiting() == waits + sum(offset < self.began for offset in ledger.unfinished), "what waits is told wrong"
+            assert ledger.waiting() == waits + sum(offset < self.began for offset in self.taken_now - self.finished_now), (
+                "what waits is told wrong"
+            )
         assert ledger.remembered() <= self.remembered
 
     def drain(self) -> None:
