@@ -193,8 +193,13 @@ class Ledger(Generic[T]):
 
     def _comes_to(self, lag: Lag, offset: int) -> Lag | None:
         """The wider lane whose cursor a lane of one order key has come to, and which takes its messages from here on; None: it goes on by itself."""
-        above = next(iter(self.wider_lagging(lag)), None)
-        if above is None or not lag.last < above.read <= offset or any(held.key == lag.key for held in self.unfinished.values()):
+        above = next((self.lagging[key] for key in wider(lag.key)[1:] if key in self.lagging), None)
+        if (
+            above is None
+            or above.following
+            or not lag.last < above.read <= offset
+            or any(held.key == lag.key for held in self.unfinished.values())
+        ):
             # What is held of it would draw the wider lane's cursor back.
             return None
         above.passed += lag.passed

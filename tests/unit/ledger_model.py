@@ -36,6 +36,8 @@ class Partition:
         self.ledger = Ledger(self.committed.offset, progress, remembered=self.remembered)
         self.began = self.ledger.main
         self.taken_now: set[int] = set()
+        self.finished_before: set[int] = set()
+        """Met by live reading, and finished in an earlier life."""
         self.finished_now: set[int] = set()
         """Finished in this life."""
         self.last_taken: dict[LaneKey, int] = {}
@@ -60,6 +62,7 @@ class Partition:
                 self._take(offset)
             elif verdict is Verdict.DONE:
                 assert offset in self.durable, f"{offset} was thought finished and is not"
+                self.finished_before.add(offset)
             self.check()
 
     def _left_behind(self, key: LaneKey, offset: int) -> bool:
@@ -203,7 +206,7 @@ class Partition:
         assert all(offset < ledger.main for offset in ledger.unfinished)
         if self.exact and not any(lag.at_least for lag in ledger.lagging.values()):
             # What this life has not finished; of what it began beyond, only what it has taken again.
-            waits = sum(offset not in self.finished_now for offset in range(self.began, ledger.main))
+            waits = sum(offset not in self.finished_now | self.finished_before for offset in range(self.began, ledger.main))
             assert ledger.waiting() == waits + sum(offset < self.began for offset in self.taken_now - self.finished_now), (
                 "what waits is told wrong"
             )
