@@ -341,7 +341,7 @@ class Campaigns:
 def event_unknown(session: SessionRow) -> Cause:
     """Why a session has no Campaign yet."""
     message = f"Livestorm has not told of event {session.event} yet, after which the session's Campaign is named"
-    return Cause(code="event_unknown", message=message, hint="Turnout makes the Campaign as soon as the event is told")
+    return Cause(code="unknown_event", message=message, hint="Turnout makes the Campaign as soon as the event is told")
 
 
 def _nothing_left() -> tuple[Trouble, ...]:

@@ -1,6 +1,5 @@
 """normalize: Livestorm's shape to ours. Says who is not for Salesforce, keeps the rows of `events` and `sessions`; calls no Salesforce."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, Protocol
@@ -18,7 +17,7 @@ from schemas.settings import Workspace
 from schemas.tables import EventRow, SessionRow
 from stages.livestorm import attributes, webhook
 from stages.livestorm import sessions as livesessions
-from stages.livestorm.errors import LivestormError
+from stages.livestorm.errors import LivestormError, ScopeMissing, TokenRefused
 from stages.recency import is_retry
 from stages.rows import EVENTS, SESSIONS, WORKSPACES, Rows
 
@@ -28,10 +27,10 @@ TOLD: Final = "session.told"
 
 _WORKSPACE_WAIT_SECONDS: Final = 60.0
 """Settings that were applied a moment ago may not have reached this worker yet."""
-_ASK_AGAIN_SECONDS: Final = 60.0
-_WANTED_AGAIN_SECONDS: Final = 300.0
-"""Livestorm may know by then what it did not, or may be asked now; a change of the workspace's settings is no time to wait for."""
-"""A row that is waited for is asked for at most this often by one worker."""
+_TOLD_AGAIN_SECONDS: Final = 60.0
+"""A session is told in another org at most this often by one worker."""
+_ASKED_AGAIN_SECONDS: Final = (300.0, 21_600.0)
+"""Livestorm is asked again for what it did not know after as long as was waited already, within these: calls to it are few."""
 _REMEMBERED: Final = 50_000
 _SCANNED_AT_ONCE: Final = 20_000
 """Rows that are gone through before others get their turn."""
@@ -80,8 +79,8 @@ class Normalize:
         self._wait_seconds = session_wait_seconds
         self._clock = clock
         self._asked: dict[str, float] = {}
-        self._useless: dict[str, Workspace] = {}
-        """Settings with which Livestorm's API can't be asked, and one dead letter has told it."""
+        self._useless: dict[str, tuple[Workspace, str]] = {}
+        """Settings with whose token Livestorm's API can't be asked, and why: one dead letter has told it."""
 
     async def __call__(self, batch: Batch) -> Sequence[Outcome]:
         outcomes: list[Outcome | None] = [None] * len(batch.messages)
@@ -233,8 +232,8 @@ class Normalize:
             return Drop(reason)
         event = self._events.get(row.event)
         if event is None or event.updated_at < _TOLD.decode(received.body).event_updated_at:
-            # As long as it takes: nobody would tell the session again, and its people would wait for ever.
-            return dataclasses.replace(self._wait_for_event(received, workspace, row.id, row.event), longest_seconds=None)
+            # Once it is told after all, it tells its sessions again.
+            return self._wait_for_event(received, workspace, row.id, row.event)
         rows = () if received.org in row.orgs else (self._sessions.row(row.id, livesessions.told(row, received.org)),)
         return Emit((self._session_out(message, received, row, event),), rows)
 
@@ -263,23 +262,26 @@ class Normalize:
         rows = (self._events.row(row.id, row),)
         if reason := closed(workspace):
             return Drop(reason, rows)
-        if known is not None and known.title != row.title:
-            return self._renamed(message, received, workspace, row)
+        if known is None or known.title != row.title:
+            return self._titled(message, received, workspace, row, "event_known" if known is None else "event_renamed")
         return Emit((), rows, reason="event_known")
 
-    async def _renamed(self, message: Message, received: Received, workspace: Workspace, row: EventRow) -> Outcome:
-        """The Campaigns of the event's sessions have its title in their names: each session is told again, by its one writer."""
+    async def _titled(self, message: Message, received: Received, workspace: Workspace, row: EventRow, reason: str) -> Outcome:
+        """The Campaigns of the event's sessions have its title in their names: each session is told again, by its one writer.
+
+        For a title that is the first, too: a session may have waited for it until it was refused.
+        """
         body = msgspec.Raw(msgspec.json.encode(Told(event_updated_at=row.updated_at)))
         outs = []
         for session in await self._sessions_of(row.id, workspace):
             told = msgspec.structs.replace(received, id=f"{received.id}-{session}", trigger=TOLD, body=body)
             outs.append(_received(told, f"session:{session}", "session", session, row.id, message.happened_at, message.replay))
-        return Emit(tuple(outs), (self._events.row(row.id, row),), reason="event_renamed")
+        return Emit(tuple(outs), (self._events.row(row.id, row),), reason=reason)
 
     async def _sessions_of(self, event: str, workspace: Workspace) -> list[str]:
         """Ids of the event's sessions, none of another organization's: nobody tells its orgs of anything but itself.
 
-        Goes through the whole table, which is worth no index: events are seldom renamed.
+        Goes through the whole table, which is worth no index: events are seldom new or renamed.
         """
         mark = b'"event":' + msgspec.json.encode(event)
         found = []
@@ -313,52 +315,76 @@ class Normalize:
         try:
             if message.session:
                 session = await ask.session(workspace, message.session)
+                received = self._heard(received, workspace)
                 if session is None:
                     return Drop("session_not_found")
                 return self._session(message, received, workspace, session)
             event = await ask.event(workspace, message.event)
+            received = self._heard(received, workspace)
             if event is None:
                 return Drop("event_not_found")
             decided = self._event(message, received, workspace, event)
             return await decided if isinstance(decided, Coroutine) else decided
         except LivestormError as error:
             if error.retry_after_seconds is None:
-                return self._refused(message, workspace, error.cause)
+                return self._refused(message, workspace, error)
             return Retry(error.retry_after_seconds, error.cause, free=True)
         except webhook.Refused as refused:
             return Reject((refused.cause,))
 
-    def _refused(self, message: Message, workspace: Workspace, cause: Cause) -> Outcome:
-        """The API can't be asked with these settings: one dead letter says so, however often it is asked."""
-        if self._useless.get(workspace.id) == workspace and not is_retry(message.replay or ""):
-            return Drop(cause.code)
-        self._useless[workspace.id] = workspace
-        return Reject((cause,))
+    def _heard(self, received: Received, workspace: Workspace) -> Received:
+        """Livestorm answered: what it says is as of now, however long ago the question was."""
+        self._useless.pop(workspace.id, None)
+        return msgspec.structs.replace(received, signed_at=self._now_ms())
+
+    def _refused(self, message: Message, workspace: Workspace, error: LivestormError) -> Outcome:
+        """The API can't be asked with this token: one dead letter says so, however often it is asked."""
+        if isinstance(error, TokenRefused | ScopeMissing):
+            known = (workspace, error.cause.code)
+            if self._useless.get(workspace.id) == known and not is_retry(message.replay or ""):
+                return Drop(error.cause.code)
+            self._useless[workspace.id] = known
+        return Reject((error.cause,))
 
     def _wait_for_session(self, received: Received, workspace: Workspace, session: str, event: str) -> Wait:
         cause = Cause("unknown_session", f"Livestorm has not told of session {session} yet", (), _wait_hint(workspace))
-        return self._wait(self._sessions, session, cause, received, f"session:{session}", "session", session, event)
+        return self._wait(self._sessions, session, cause, received, workspace, f"session:{session}", "session", session, event)
 
     def _wait_for_event(self, received: Received, workspace: Workspace, session: str, event: str) -> Wait:
         cause = Cause("unknown_event", f"Livestorm has not told of event {event} of session {session} yet", (), _wait_hint(workspace))
-        return self._wait(self._events, event, cause, received, f"event:{event}", "event", "", event)
+        return self._wait(self._events, event, cause, received, workspace, f"event:{event}", "event", "", event)
 
-    def _wait(self, rows: Rows[Any], row: str, cause: Cause, received: Received, key: str, kind: str, session: str, event: str) -> Wait:
-        message = Received(
-            id=f"wanted-{row}",
-            workspace=received.workspace,
-            org=received.org,
-            trigger=webhook.WANTED,
-            received_at=self._now_ms(),
-            signed_at=self._now_ms(),
-        )
-        wanted = (_received(message, key, kind, session, event, message.signed_at, None),)
-        return Wait(rows.name, row, rows.raw(row), cause, wanted, self._wait_seconds, again_seconds=_WANTED_AGAIN_SECONDS)
+    def _wait(
+        self,
+        rows: Rows[Any],
+        row: str,
+        cause: Cause,
+        received: Received,
+        workspace: Workspace,
+        key: str,
+        kind: str,
+        session: str,
+        event: str,
+    ) -> Wait:
+        wanted: tuple[Out, ...] = ()
+        if workspace.livestorm.api_token:
+            message = Received(
+                id=f"wanted-{row}",
+                workspace=received.workspace,
+                org=received.org,
+                trigger=webhook.WANTED,
+                received_at=self._now_ms(),
+                signed_at=self._now_ms(),
+            )
+            wanted = (_received(message, key, kind, session, event, message.signed_at, None),)
+        shortest, longest = _ASKED_AGAIN_SECONDS
+        again = min(longest, max(shortest, self._clock() - received.received_at / 1000))
+        return Wait(rows.name, row, rows.raw(row), cause, wanted, self._wait_seconds, again_seconds=again)
 
     def _ask_for(self, key: str) -> bool:
-        """Whether nobody in this worker asked for it a moment ago: of a thousand who wait for one session one asks."""
+        """Whether nobody in this worker asked for it a moment ago: of a thousand who register for one session one asks."""
         now = self._clock()
-        if now - self._asked.get(key, -_ASK_AGAIN_SECONDS) < _ASK_AGAIN_SECONDS:
+        if now - self._asked.get(key, -_TOLD_AGAIN_SECONDS) < _TOLD_AGAIN_SECONDS:
             return False
         self._asked.pop(key, None)
         if len(self._asked) >= _REMEMBERED:

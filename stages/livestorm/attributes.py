@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from schemas.livestorm import Person, RegistrantDetail, seconds, within
 from schemas.messages import Value, canonical_email
+from stages.livestorm.texts import clean
 
 INVENTED_DOMAIN: Final = "unknown.livestorm.co"
 """Livestorm invents an address there for people at public events."""
@@ -51,7 +52,7 @@ def plausible_address(value: object) -> str | None:
     """
     if not isinstance(value, str):
         return None
-    address = canonical_email(value)
+    address = canonical_email(clean(value))
     return address if len(address) <= _ADDRESS_MAX and _ADDRESS.fullmatch(address) else None
 
 
@@ -165,7 +166,7 @@ def _text(raw: Any) -> str | None:
     if raw is None:
         return None
     if isinstance(raw, str):
-        return raw if raw and not raw.isspace() else None
+        return raw if clean(raw) else None
     if isinstance(raw, bool | int | float):
         return str(raw).lower() if isinstance(raw, bool) else str(raw)
     raise Odd(f"expected text, found {_kind(raw)}")

@@ -162,7 +162,7 @@ def _zone(name: str) -> str:
 
 
 def _first_text(*values: Any) -> str:
-    return next(cleaned for value in values if (cleaned := clean(text(value))))
+    return next((cleaned for value in values if (cleaned := clean(text(value)))), "")
 
 
 def _form(fields: Any) -> tuple[str, ...]:

@@ -142,6 +142,7 @@ _NO_EVENT_NAMED: Final = Cause(
     ("$.data.meta.webhook",),
     _SHAPE_HINT,
 )
+_NO_ID: Final = Cause("unexpected_shape", "The body names no session or event: its id is blank", ("$.data.id",), _SHAPE_HINT)
 _TOO_DEEP: Final = Cause("not_json", "The body is nested too deeply to be read", (), _RETRY_HINT)
 
 
@@ -168,6 +169,8 @@ def _understand(workspace: Workspace, decoded: Any, safe: bytes, signed_at: int,
         type, id = (livestorm.text(livestorm.within(decoded, "data", name)) for name in ("type", "id"))
         return Unknown(_id(hook.organization_id, hook.event, id), f"{type or 'unknown'}:{id}", hook.event)
     data = shaped(decoded, _SHAPES[kind]).data
+    if kind != "registration" and not texts.clean(data.id):
+        raise Refused(_NO_ID)
     session, event, updated_at = _places(kind, data)
     happened = signed_at
     if kind == "registration":

@@ -254,6 +254,7 @@ def test_whatever_javascript_escapes_is_read_as_it_was_but_for_halves_of_charact
         ({"data": None}, "$.data"),
         ({"data": {"id": 5, "attributes": {}}}, "$.data.id"),
         ({"data": {"id": "p1", "attributes": []}}, "$.data.attributes"),
+        ({"data": {"id": " \u0000", "attributes": {}, "meta": person("event.created")["data"]["meta"]}}, "$.data.id"),
         (person(registrant_detail=[]), "$.data.attributes.registrant_detail"),
         (person(registrant_detail={"session_id": 7}), "$.data.attributes.registrant_detail.session_id"),
     ],

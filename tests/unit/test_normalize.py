@@ -476,9 +476,13 @@ async def test_a_wanted_session_that_is_known_by_now_is_not_asked_for() -> None:
 
 async def test_without_a_token_nobody_is_asked() -> None:
     api = Api()
-    world = World(workspace(token=""), api)
-    assert dropped(await world.one(await wanted_session(world))) == "no_token"
-    assert not api.asked
+    world = World(api=api)
+    wanted = await wanted_session(world)
+    world.workspaces["acme"] = msgspec.json.encode(workspace(token=""))
+    assert dropped(await world.one(wanted)) == "no_token"
+    waiting = await world.one(person(detail={"session_id": "S9"}))
+    assert isinstance(waiting, Wait)
+    assert (waiting.outs, api.asked) == ((), [])
 
 
 async def test_what_livestorm_does_not_have_is_dropped() -> None:
@@ -529,10 +533,13 @@ async def test_a_session_whose_event_is_unknown_has_its_row_at_once_and_its_camp
     assert msgspec.json.decode(told.value, type=Received).trigger == TOLD
     waiting = await world.one(told)
     assert isinstance(waiting, Wait)
-    assert (waiting.table, waiting.key, waiting.longest_seconds) == ("events", "E1", None), "a session is never rejected"
+    assert (waiting.table, waiting.key, waiting.longest_seconds) == ("events", "E1", 86_400.0)
     (wanted,) = waiting.outs
     assert (wanted.topic, wanted.key) == ("received", "event:E1")
-    assert isinstance(await world.tell(message("event.created", "E1", {"title": "Late"})), Emit)
+    late = await world.tell(message("event.created", "E1", {"title": "Late"}))
+    assert isinstance(late, Emit)
+    assert [(out.topic, out.key) for out in late.outs] == [("received", "session:S1")], "also if its session was refused meanwhile"
+    assert isinstance(await world.one(followed(late.outs[0])), Emit)
     after = await world.one(told)
     assert isinstance(after, Emit)
     assert msgspec.json.decode(after.outs[0].value, type=Session).title == "Late"
@@ -769,3 +776,25 @@ def test_the_order_of_arrival_does_not_matter_to_what_the_latest_says(told: list
         assert row is not None
         rows.append((row.status, row.updated_at, row.started_at, row.ended_at, row.estimated_started_at, row.past))
     assert len(set(rows)) == 1
+
+
+async def test_what_livestorm_answers_is_as_of_the_answer_however_old_the_question_is() -> None:
+    """Else what it says would lie ahead, and count as not told."""
+    api = Api(S9=livestorm.Resource("S9", livestorm.Session(event_id="E1", status="live", updated_at=NOW + 3_000)))
+    world = World(api=api)
+    wanted = await wanted_session(world)
+    world.now += 3_600
+    outcome = await world.tell(wanted)
+    assert isinstance(outcome, Emit)
+    assert msgspec.json.decode(world.sessions["S9"], type=SessionRow).updated_at == NOW + 3_000
+
+
+async def test_the_longer_a_session_is_waited_for_the_seldomer_it_is_asked_for() -> None:
+    world = World()
+    first = await world.one(person(detail={"session_id": "S9"}))
+    world.now += 7_200
+    later = await world.one(person(detail={"session_id": "S9"}))
+    world.now += 86_400
+    last = await world.one(person(detail={"session_id": "S9"}))
+    assert all(isinstance(each, Wait) for each in (first, later, last))
+    assert [each.again_seconds for each in (first, later, last) if isinstance(each, Wait)] == [300, pytest.approx(7_200, abs=10), 21_600]

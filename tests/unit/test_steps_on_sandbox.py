@@ -1284,7 +1284,7 @@ async def test_a_session_waits_for_its_event_as_long_as_it_takes_and_its_people_
     await acme.run()
     waits = {stage: outcome for stage, _, outcome in acme.seen if isinstance(outcome, Wait)}
     assert waits["create"].longest_seconds is None
-    assert {outcome.cause.code for outcome in waits.values()} == {"event_unknown"}
+    assert {outcome.cause.code for outcome in waits.values()} == {"unknown_event"}
     assert "E-S1" in waits["campaign-membership"].cause.message
     acme.tables["events"].rows["E-S1"] = b"unreadable"
     await acme.run()
