@@ -600,7 +600,11 @@ class Dispatcher:
 
     def look_again(self, lane: str) -> None:
         """Something about this lane changed: what is held of it goes back to the log where the gate is closed now, and waits no longer where it isn't."""
-        key = key_of_name(lane)
+        try:
+            key = key_of_name(lane)
+        except ValueError:
+            # A row's ids are not such as settings give: no message is of that lane.
+            return
         for ledger in self.ledgers():
             for held in ledger.covered_by(key):
                 entry = held.body

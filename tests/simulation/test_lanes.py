@@ -361,3 +361,15 @@ def test_live_reading_that_is_far_behind_counts_for_the_retention() -> None:
         await room.until(lambda: bool(seen) and seen[-1] > 0.1)
 
     simulated(test)
+
+
+def test_a_lane_that_no_message_can_have_is_changed_without_harm() -> None:
+    """A row of the table `workspaces` that something else wrote, with ids such as settings never give."""
+
+    async def test(room: Room) -> None:
+        running = await room.enter(each(passed_on), Limits())
+        running.worker.nudge("org:acme/workspace:a/b")
+        room.send([told(0)])
+        await room.until(lambda: room.numbers() == [0])
+
+    simulated(test)
