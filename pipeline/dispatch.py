@@ -682,7 +682,7 @@ class Dispatcher:
         lane = message.shared_lanes[0] if closed is None else closed.lane
         lane_key = message.key_of(lane)
         lag = ledger.cover(message.record.offset, key, message.record.timestamp_ms, lane_key)
-        ledger.passed(lag, message.record.offset)
+        ledger.count_passed(lag, message.record.offset)
         lag.behind |= message.urgent
         state, cause = ("busy", BUSY) if closed is None else (closed.state, closed.cause)
         wake = self._unstuck(message) if cause is STUCK else self._roomy(ledger, message.org) if cause is CROWDED else None

@@ -237,7 +237,7 @@ class Ledger(Generic[T]):
             lanes.append(above)
         return lanes
 
-    def passed(self, lag: Lag, offset: int) -> None:
+    def count_passed(self, lag: Lag, offset: int) -> None:
         """Counts a message that `lag` covers, and that was taken and could not be kept."""
         self._counting(lag, offset)[-1].passed += 1
 
@@ -291,7 +291,7 @@ class Ledger(Generic[T]):
         """Gives a held message back to the log: `lane`, or a narrower one that lags already, covers it from its offset on."""
         held = self.unfinished.pop(offset)
         lag = self.cover(offset, held.key, held.timestamp_ms, lane)
-        self.passed(lag, offset)
+        self.count_passed(lag, offset)
         return lag
 
     def cover(self, offset: int, key: LaneKey, timestamp_ms: int, lane: LaneKey) -> Lag:

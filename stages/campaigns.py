@@ -156,7 +156,7 @@ class Campaigns:
             return None
         event = self._tables.events.get(session.event)
         if event is None:
-            # As long as it takes: once the event is told, nobody tells its sessions again.
+            # Normalize knew the event before it told the session: the row is on its way.
             raw = self._tables.events.raw(session.event)
             made.give(message, Wait(self._tables.events.name, session.event, raw, event_unknown(session)))
             return None

@@ -159,7 +159,7 @@ class Partition:
                 if offset in refuse:
                     lanes = wider(key)[:-1]
                     lag = self.ledger.cover(offset, key, offset * SECOND_MS, lanes[min(level, len(lanes) - 1)])
-                    self.ledger.passed(lag, offset)
+                    self.ledger.count_passed(lag, offset)
                     self.sweeping.pop(lag.key, None)
                 else:
                     self._take(offset)
